@@ -1,0 +1,1 @@
+//! Logs, and the names and labels of every metric, in one place.

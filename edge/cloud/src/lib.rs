@@ -1,0 +1,1 @@
+//! Cloud providers: the metadata service that knows a machine's public address.

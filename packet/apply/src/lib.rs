@@ -1,0 +1,1 @@
+//! Make the kernel agree with the plan, flush what is stale, repair what others break.

@@ -1,0 +1,1 @@
+//! The kernel's language: nftables objects, expressions, transactions and dumps over netlink.

@@ -1,0 +1,1 @@
+//! Pure: mappings to the ruleset they ask for, and the difference of two rulesets.

@@ -1,0 +1,1 @@
+//! Choose, hold, reserve and journal host ports.

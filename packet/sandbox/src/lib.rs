@@ -1,0 +1,1 @@
+//! The network namespace of an instance: veth, addresses, routes, forwarding.

@@ -1,0 +1,1 @@
+//! Register, renew, leave, list and watch: a library for others.

@@ -1,0 +1,1 @@
+//! DNS answers from a snapshot of the catalog, and the server.

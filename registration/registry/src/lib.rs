@@ -1,0 +1,1 @@
+//! The way of a registration: api, admit, table, health, evict, watch.

@@ -1,0 +1,1 @@
+//! The embedded store behind the registry's trait.

@@ -1,0 +1,1 @@
+//! The web page: live backends, no external assets.

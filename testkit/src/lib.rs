@@ -1,0 +1,1 @@
+//! Namespaces, echo servers, browsers and oracles for the tests.

@@ -1,0 +1,1 @@
+//! One file per promise, against the real binary and the real kernel.
