@@ -215,7 +215,7 @@ impl fmt::Display for PortRequest {
             (None, None) => {}
             (None, Some(container)) => write!(f, "={host}:{container}")?,
             (Some(address), container) => {
-                let container = container.or(self.host).map(|c| c.to_string()).unwrap_or_default();
+                let container = container.map(|c| c.to_string()).unwrap_or_default();
                 match address {
                     IpAddr::V4(a) => write!(f, "={a}:{host}:{container}")?,
                     IpAddr::V6(a) => write!(f, "=[{a}]:{host}:{container}")?,

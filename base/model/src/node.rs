@@ -1,0 +1,137 @@
+//! What `portolan run` asks of `portolan up` on the same machine, over the unix socket of the data folder.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, Name, PortRange, PortRequest, PublishedPort};
+
+/// Where an instance's process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A network namespace of its own; packets reach it through mappings. Needs root.
+    Own,
+    /// The host's network: the process binds the host port itself.
+    Host,
+}
+
+/// A process told apart from a later one with the same number: pid and start time (field 22 of `/proc/PID/stat`,
+/// in clock ticks since boot).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// The process's number.
+    pub pid: u32,
+    /// When it began.
+    pub start_time: u64,
+}
+
+/// `POST /v1/node/leases`: ports for an instance, and with [`Network::Own`] a namespace.
+///
+/// Asked again by the same owner it answers with the same lease, so that a supervisor can ask whenever it is in doubt:
+/// after `up` was restarted, or before it starts its command again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// The instance's name.
+    pub instance: Name,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// The supervisor: when it is gone, so is the lease.
+    pub owner: Owner,
+    /// Where the process will live.
+    pub network: Network,
+    /// What it wants.
+    pub ports: Vec<PortRequest>,
+}
+
+/// The answer to a [`LeaseRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReply {
+    /// The ports, in the order in which they were asked for.
+    pub ports: Vec<PublishedPort>,
+    /// Where clients reach the node, best first.
+    pub addresses: Vec<IpAddr>,
+    /// The node's name.
+    pub node: String,
+    /// The instance's network.
+    pub network: Network,
+    /// The namespace to enter, as a path; only with [`Network::Own`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The `resolv.conf` to mount inside; only with [`Network::Own`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolv_conf: Option<String>,
+    /// The holder's socket, for a process that takes its sockets ready bound.
+    pub holder: String,
+    /// The instance's own addresses; only with [`Network::Own`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v4: Option<Ipv4Addr>,
+    /// See `v4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// `GET /v1/node/ports`: what the pools have left and who holds what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePorts {
+    /// The node's name.
+    pub node: String,
+    /// Each pool.
+    pub pools: Vec<PoolUsage>,
+    /// Each lease, by instance name.
+    pub leases: Vec<LeaseUsage>,
+}
+
+/// How full a pool is. Numbers are of port numbers, whichever protocol uses them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolUsage {
+    /// The pool.
+    pub name: Name,
+    /// Its ports.
+    pub range: PortRange,
+    /// Given away.
+    pub used: u32,
+    /// Not yet to be given to another owner.
+    pub quarantined: u32,
+    /// To be had.
+    pub free: u32,
+    /// The longest run of free ports.
+    pub largest_block: u32,
+}
+
+/// A lease as a person wants to see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseUsage {
+    /// The instance.
+    pub instance: Name,
+    /// Its supervisor.
+    pub owner: Owner,
+    /// Its network.
+    pub network: Network,
+    /// Its ports.
+    pub ports: Vec<PublishedPort>,
+    /// Its own addresses; only with [`Network::Own`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `GET /v1/node`: what this node can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its name.
+    pub node: String,
+    /// The version of the program.
+    pub version: String,
+    /// The process that runs it.
+    pub pid: u32,
+    /// Where clients reach it, best first.
+    pub addresses: Vec<IpAddr>,
+    /// Whether instances can have a network of their own here.
+    pub dataplane: bool,
+    /// The address of the page and the API.
+    pub listen: String,
+    /// The address of the DNS server.
+    pub dns: String,
+    /// The zone that it answers for.
+    pub zone: String,
+}
