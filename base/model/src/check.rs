@@ -179,18 +179,38 @@ impl fmt::Display for CheckSpec {
 }
 
 /// Durations as `10s` in JSON, so that a reader needs no unit from elsewhere.
-mod humantime_text {
+pub(crate) mod humantime_text {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_duration(*duration))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text)
             .map_err(|e| D::Error::custom(format!("{text:?} is no duration such as 10s or 1m30s: {e}")))
+    }
+}
+
+/// The same for a duration that may be left out or `null`.
+pub(crate) mod humantime_option {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::humantime_text;
+
+    #[derive(Serialize, Deserialize)]
+    struct Text(#[serde(with = "humantime_text")] Duration);
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        duration.map(Text).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Text>::deserialize(from)?.map(|Text(duration)| duration))
     }
 }

@@ -11,6 +11,7 @@ mod node;
 mod protocol;
 mod published;
 mod range;
+mod registration;
 mod request;
 
 pub use check::{CheckKind, CheckSpec, CheckSpecError};
@@ -21,4 +22,5 @@ pub use node::{LeaseReply, LeaseRequest, LeaseUsage, Network, NodeInfo, NodePort
 pub use protocol::{Protocol, ProtocolError, Protocols};
 pub use published::{PublishedPort, environment};
 pub use range::{PortRange, RangeError};
+pub use registration::{Filter, Listing, PortFilter, Registered, Registration};
 pub use request::{PortRequest, RequestError};

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// An inclusive range of port numbers, never empty and never with port 0. One port is a range of one.
 ///
-/// As text and in JSON `20000-29999`, or `8080` for one port.
+/// As text and in JSON `"20000-29999"`, or `"8080"` for one port; JSON's number `8080` is read too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "TextOrNumber", into = "String")]
 pub struct PortRange {
     first: NonZeroU16,
     last: NonZeroU16,
@@ -124,6 +124,24 @@ impl TryFrom<String> for PortRange {
     type Error = RangeError;
     fn try_from(text: String) -> Result<Self, RangeError> {
         text.parse()
+    }
+}
+
+/// What people write by hand for one port in JSON is a number; what we write is always text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a port such as 8080 or \"8080\", or a range such as \"20000-29999\"")]
+enum TextOrNumber {
+    Text(String),
+    Number(u16),
+}
+
+impl TryFrom<TextOrNumber> for PortRange {
+    type Error = RangeError;
+    fn try_from(value: TextOrNumber) -> Result<Self, RangeError> {
+        match value {
+            TextOrNumber::Text(text) => text.parse(),
+            TextOrNumber::Number(port) => Self::single(port),
+        }
     }
 }
 
