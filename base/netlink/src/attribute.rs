@@ -272,7 +272,7 @@ pub fn attributes(bytes: &[u8]) -> Attributes<'_> {
 impl<'a> Attributes<'a> {
     /// The first attribute of this type that is still to come.
     pub fn find(&self, kind: u16) -> Option<Attribute<'a>> {
-        self.clone().find(|attribute| attribute.kind == kind)
+        Iterator::find(&mut self.clone(), |attribute| attribute.kind == kind)
     }
 }
 
