@@ -1,1 +1,32 @@
 //! The command line: clap types only, so that help, completions and man pages need no engine.
+//!
+//! [`parse`] is the door: it rewrites the original's single-dash flags (`go_flags`), takes the defaults of `up`
+//! from its configuration file (`config_file`) and gives a [`Cli`]. What each verb does is in `app/portolan`, one
+//! folder or file per verb.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config_file;
+mod global;
+mod go_flags;
+mod look;
+pub mod pages;
+mod parse;
+mod query;
+mod run;
+mod serve;
+mod up;
+mod values;
+mod verbs;
+
+pub use clap::ColorChoice;
+pub use config_file::ConfigError;
+pub use global::{Global, LogFormat, LogLevel, TokenError};
+pub use look::STYLES;
+pub use parse::{ParseError, command, parse, parse_from};
+pub use query::{Filter, Format, GetArgs, ListArgs, PortsArgs, ResolveArgs, WatchArgs};
+pub use run::{DemoArgs, HolderArgs, LaunchArgs, Network, Restart, RunArgs};
+pub use serve::ServeArgs;
+pub use up::{InstanceSubnet, UpArgs};
+pub use values::{Label, Pool};
+pub use verbs::{Cli, CompletionsArgs, DoctorArgs, ManArgs, Verb};

@@ -1,1 +1,87 @@
-fn main() {}
+//! The `portolan` program: one process type, many verbs. This file only reads the command line and hands over;
+//! each verb has a folder or a file of its own here.
+//!
+//! * a node: [`up`], [`run`], [`holder`], [`launch`], [`demo`];
+//! * a server to try it with: [`serve`];
+//! * questions: [`verbs`], printed by [`output`].
+
+mod demo;
+mod holder;
+mod launch;
+mod output;
+mod run;
+mod serve;
+mod up;
+mod verbs;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use portolan_cli::{Cli, Global, LogFormat, LogLevel, ParseError, Verb};
+use portolan_telemetry::logs::{self, Form};
+
+use output::problem;
+
+fn main() -> ExitCode {
+    let cli = match portolan_cli::parse() {
+        Ok(cli) => cli,
+        Err(ParseError::Usage(error)) => error.exit(),
+        Err(ParseError::Config(error)) => {
+            problem::print(&error.into());
+            return ExitCode::from(2);
+        }
+    };
+    output::colors(cli.global.color);
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            problem::print(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Two verbs become something else and need no runtime: its threads would be in their way.
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.verb {
+        Verb::Holder(args) => holder::main(cli.global, args),
+        Verb::Launch(args) => launch::main(cli.global, args),
+        verb => {
+            log_to_stderr(&cli.global, &verb)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let done = runtime.block_on(dispatch(cli.global, verb));
+            // A blocked name look-up or terminal read must not keep the process from ending.
+            runtime.shutdown_background();
+            done
+        }
+    }
+}
+
+async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Demo(args) => demo::main(global, args).await,
+        Verb::Up(args) => up::main(global, *args).await,
+        Verb::Run(args) => run::main(global, *args).await,
+        Verb::Serve(args) => serve::main(global, *args).await,
+        Verb::List(args) => verbs::list::main(global, args).await,
+        Verb::Get(args) => verbs::get::main(global, args).await,
+        Verb::Watch(args) => verbs::watch::main(global, args).await,
+        Verb::Resolve(args) => verbs::resolve::main(args).await,
+        Verb::Ports(args) => verbs::ports::main(global, args).await,
+        Verb::Doctor(args) => verbs::doctor::main(global, args).await,
+        Verb::Completions(args) => verbs::shell::completions(args),
+        Verb::Man(args) => verbs::shell::man(args),
+        Verb::Holder(args) => holder::main(global, args),
+        Verb::Launch(args) => launch::main(global, args),
+    }
+}
+
+fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
+    let talks = matches!(verb, Verb::Up(_) | Verb::Run(_) | Verb::Demo(_) | Verb::Serve(_));
+    let level = global.level(if talks { LogLevel::Info } else { LogLevel::Warn });
+    let form = match global.log_format {
+        LogFormat::Text => Form::Text,
+        LogFormat::Json => Form::Json,
+    };
+    logs::start(level.as_str(), form, output::stderr_has_color()).context("in the variable PORTOLAN_LOG")
+}

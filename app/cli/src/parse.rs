@@ -1,0 +1,61 @@
+//! From the words of the command line to a [`Cli`]: flag, then environment, then file, then default.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::{
+    Cli,
+    config_file::{self, ConfigError},
+    go_flags,
+};
+
+/// Why there is nothing to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// A wrong command line, or a question for help: print it by [`clap::Error::exit`] or [`clap::Error::print`].
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// A wrong configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The whole command, for completions and man pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the arguments of this process.
+pub fn parse() -> Result<Cli, ParseError> {
+    parse_from(std::env::args_os())
+}
+
+/// Reads these arguments, of which the first is the program's name.
+pub fn parse_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ParseError> {
+    let arguments = go_flags::rewrite(arguments);
+    let color = color_choice(&arguments);
+    let matches = command().color(color).try_get_matches_from(&arguments)?;
+    let Some(("up", up)) = matches.subcommand() else { return Ok(Cli::from_arg_matches(&matches)?) };
+    let Some(path) = up.get_one::<PathBuf>("config") else { return Ok(Cli::from_arg_matches(&matches)?) };
+
+    // The file's values become the defaults of the flags: clap then keeps the precedence by itself.
+    let defaults = config_file::read(path, &command())?;
+    let command = config_file::with_defaults(command().color(color), &defaults);
+    let matches = command.try_get_matches_from(&arguments)?;
+    Ok(Cli::from_arg_matches(&matches)?)
+}
+
+/// What `--color` says, before anything else is known: errors of the command line itself honour it as well.
+fn color_choice(arguments: &[OsString]) -> clap::ColorChoice {
+    let mut words = arguments.iter().skip(1).map_while(|word| word.to_str().filter(|word| *word != "--"));
+    while let Some(word) = words.next() {
+        let value = match word.split_once('=') {
+            Some(("--color", value)) => Some(value),
+            None if word == "--color" => words.next(),
+            _ => continue,
+        };
+        return value.and_then(|value| value.parse().ok()).unwrap_or_default();
+    }
+    clap::ColorChoice::Auto
+}

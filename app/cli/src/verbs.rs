@@ -1,0 +1,181 @@
+//! All verbs, with the examples of their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs, PortsArgs, ResolveArgs, RunArgs,
+    STYLES, ServeArgs, UpArgs, WatchArgs, look::EXIT_CODES,
+};
+
+/// Ports that can be reached, names that find them, packets that arrive.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "portolan", version, styles = STYLES, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Start everything with three servers that have random ports, and show them
+    #[command(after_help = "\
+Examples:
+  portolan demo                 # three copies; Ctrl-C ends it and leaves nothing behind
+  portolan demo --replicas 10   # ten copies")]
+    Demo(DemoArgs),
+
+    /// Run the catalog, its API and page, DNS and the data plane in this process
+    #[command(after_help = "\
+Examples:
+  portolan up                                   # all on loopback
+  portolan up --pool 20000-29999 --pool media=30000-31999
+  portolan up --config /etc/portolan.toml       # with keys such as: listen = \"127.0.0.1:10080\"
+
+A flag wins over the environment (PORTOLAN_LISTEN and so on), that over the file, that over the default.")]
+    Up(Box<UpArgs>),
+
+    /// Run a command with published ports and register it
+    #[command(after_help = "\
+Examples:
+  portolan run -p http -- ./server              # a random port; the server listens on $PORT
+  portolan run -p web=:8080 --health http:/healthz -- ./server
+  portolan run -p game/tcp+udp --replicas 3 -- ./game
+  portolan run -p media/udp:100 -- ./relay      # 100 UDP ports in a row: $PORTOLAN_PORT_MEDIA is FIRST-LAST
+
+The command learns its ports before it starts: PORTOLAN_PORT_<NAME>, PORTOLAN_ADDR_<NAME>, PORTOLAN_PORTS (JSON)
+and PORT. `portolan run` ends with the command's exit code.")]
+    Run(Box<RunArgs>),
+
+    /// Serve a page on a random port and register it: the dynamic-port server
+    #[command(after_help = "\
+Examples:
+  portolan serve
+  portolan serve -advertised-ip 192.0.2.10 -service-registry 127.0.0.1:10081
+  kill -USR1 PID                                # unhealthy; again: healthy
+  curl -X POST localhost:PORT/unhealthy         # the same, from this machine only; /healthy turns it back")]
+    Serve(Box<ServeArgs>),
+
+    /// Show the instances of the catalog
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  portolan list
+  portolan list --service web --state passing -o json
+  portolan list -l zone=b --port http -o wide"
+    )]
+    List(ListArgs),
+
+    /// Show all about one instance
+    #[command(after_help = "\
+Examples:
+  portolan get web-0
+  portolan get web-0 -o yaml")]
+    Get(GetArgs),
+
+    /// Show instances as they come, change and go
+    #[command(after_help = "\
+Examples:
+  portolan watch
+  portolan watch --service web -o json          # one JSON object per line")]
+    Watch(WatchArgs),
+
+    /// Ask DNS for a name and show what clients would get
+    #[command(after_help = "\
+Examples:
+  portolan resolve web-0                        # addresses and ports of an instance
+  portolan resolve _http._tcp.web               # SRV: all copies of a service with their ports")]
+    Resolve(ResolveArgs),
+
+    /// Show the pools of this machine and who has which port
+    #[command(after_help = "\
+Examples:
+  portolan ports
+  portolan ports -o json")]
+    Ports(PortsArgs),
+
+    /// Say what this machine allows, what is in the way, and how to mend it
+    #[command(after_help = "\
+Examples:
+  portolan doctor
+  portolan doctor --pool 30000-31999 -o json
+
+Exits with 1 when a line says fail.")]
+    Doctor(DoctorArgs),
+
+    /// Print the completions of a shell
+    #[command(after_help = "\
+Examples:
+  portolan completions bash > /etc/bash_completion.d/portolan
+  portolan completions zsh > \"${fpath[1]}/_portolan\"
+  portolan completions fish > ~/.config/fish/completions/portolan.fish")]
+    Completions(CompletionsArgs),
+
+    /// Print the man page, or write those of all verbs to a folder
+    #[command(after_help = "\
+Examples:
+  portolan man | man -l -
+  portolan man /usr/local/share/man/man1")]
+    Man(ManArgs),
+
+    /// Keep ports bound for `portolan up`
+    #[command(hide = true)]
+    Holder(HolderArgs),
+
+    /// Enter the network of an instance and become its command
+    #[command(hide = true)]
+    Launch(LaunchArgs),
+}
+
+/// Flags of `portolan doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+
+    /// The pools that `portolan up` is to have. Repeatable.
+    #[arg(
+        long = "pool",
+        value_name = "[NAME=]RANGE",
+        env = "PORTOLAN_POOL",
+        value_delimiter = ',',
+        default_value = "20000-29999"
+    )]
+    pub pools: Vec<crate::Pool>,
+
+    /// The addresses that `portolan up` is to listen on. Repeatable.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:10080,127.0.0.1:10081,127.0.0.1:10053"
+    )]
+    pub listen: Vec<std::net::SocketAddr>,
+}
+
+/// Flags of `portolan completions`.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// Whose.
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Flags of `portolan man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Where to write portolan.1, portolan-run.1 and so on; without it portolan.1 goes to stdout.
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
