@@ -1,1 +1,3 @@
 //! Logs, and the names and labels of every metric, in one place.
+
+pub mod logs;
