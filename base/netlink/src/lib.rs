@@ -15,7 +15,11 @@ pub mod attribute;
 pub mod error;
 pub mod exchange;
 pub mod message;
+pub mod namespace;
+pub mod process;
+pub mod sockdiag;
 pub mod socket;
+pub mod sysctl;
 
 pub use error::{KernelError, NetlinkError};
 pub use socket::{Bus, Socket};
