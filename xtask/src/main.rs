@@ -1,1 +1,78 @@
-fn main() {}
+//! Project chores that are too long for a line of the Makefile: `cargo xtask <chore>`.
+//!
+//! - `layers`: no crate depends on one that it may not know (`layers.rs` has the rule);
+//! - `links`: what documents and comments point to exists, and files stay small (`links.rs`, `files.rs`);
+//! - `man`: the man pages, from the binary that knows its flags.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+mod files;
+mod layers;
+mod links;
+mod paths;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["layers"] => layers::check(&root()),
+        ["links"] => check_links(&root()),
+        ["man"] => man(&root(), Path::new("target/man")),
+        ["man", folder] => man(&root(), Path::new(folder)),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask layers | links | man [FOLDER]")),
+    };
+    match done {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top of the tree: the folder above this crate.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+fn check_links(root: &Path) -> Result<String> {
+    let tree = files::Tree::read(root)?;
+    let mut problems = links::problems(&tree);
+    let (too_long, long) = files::sizes(&tree);
+    problems.extend(too_long);
+    problems.extend(files::machine_paths(&tree));
+    for warning in &long {
+        eprintln!("warning: {warning}");
+    }
+    if !problems.is_empty() {
+        bail!("{}\n{} problems", problems.join("\n"), problems.len());
+    }
+    Ok(format!("links: {} files, every path in documents and comments exists", tree.len()))
+}
+
+/// Asks the binary for its man pages; they are made from the same definitions as `--help`.
+fn man(root: &Path, folder: &Path) -> Result<String> {
+    let folder = root.join(folder);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["run", "--quiet", "--locked", "--package", "portolan", "--", "man"])
+        .arg(&folder)
+        .current_dir(root)
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("`portolan man {}` ended with {status}", folder.display());
+    }
+    let pages = std::fs::read_dir(&folder)?.count();
+    Ok(format!("man: {pages} pages in {}", folder.display()))
+}

@@ -1,0 +1,62 @@
+# The one door to every chore; CI goes through it too (.ci/run). `make` alone lists them.
+#
+# All targets work as root and without; tests that need root say that they are skipped when there is none, and
+# fail instead when PORTOLAN_NO_SKIP is set.
+
+CARGO ?= cargo
+# The version that deny.toml is written for; installed from source when `cargo deny` is not there.
+CARGO_DENY_VERSION = 0.20.2
+# Cargo.lock is part of the tree: nothing here may change it.
+LOCKED = --locked
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help test lint fmt clippy doc deny layers links advisories bench dist man
+
+help: ## list the chores
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# The plain tests come last: what `cargo test` prints at its end is the report.
+test: prerequisites lint ## install what is missing where that is allowed, check everything, run every test
+	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --doc
+	$(CARGO) build $(LOCKED) --package portolan
+	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
+
+.PHONY: prerequisites
+prerequisites:
+	@scripts/prerequisites
+
+lint: fmt clippy doc deny layers links ## formatting, clippy, documentation, dependencies, layers, links
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+
+# Broken links between items are warnings of rustdoc.
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items --quiet
+
+# Licences, duplicate versions and sources need no network once the crates are here.
+deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --version $(CARGO_DENY_VERSION) cargo-deny
+	$(CARGO) deny $(LOCKED) check licenses bans sources
+
+layers:
+	$(CARGO) xtask layers
+
+links:
+	$(CARGO) xtask links
+
+advisories: ## known vulnerabilities of dependencies (downloads the RustSec database)
+	$(CARGO) deny $(LOCKED) check advisories
+
+bench: ## measure, and print the tables of docs/benchmarks.md (as root; about ten minutes)
+	$(CARGO) run $(LOCKED) --release --package portolan-benches -- $(BENCH)
+
+dist: ## the binary to ship: target/dist/portolan, link-time optimised and stripped
+	$(CARGO) build $(LOCKED) --profile dist --package portolan
+
+man: ## the man pages, into target/man
+	$(CARGO) xtask man
