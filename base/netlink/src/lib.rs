@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod message;
 pub mod namespace;
 pub mod process;
+pub mod route;
 pub mod sockdiag;
 pub mod socket;
 pub mod sysctl;

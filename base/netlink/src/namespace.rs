@@ -23,6 +23,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 mod fresh;
 pub mod named;
 
+pub use fresh::isolate_mounts;
 pub use named::Names;
 
 /// Why something with a network namespace failed.

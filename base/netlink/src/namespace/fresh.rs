@@ -1,4 +1,4 @@
-//! The one unsafe call of the workspace: unshare(2), on a thread that is made for it.
+//! The unsafe call of the workspace: unshare(2).
 
 #![allow(unsafe_code)]
 
@@ -19,4 +19,14 @@ pub(super) fn in_new_namespace<T: Send>(
             .map_err(|error| NamespaceError::io(action)(error.into()))?;
         Ok(work())
     })
+}
+
+/// Gives the calling thread a mount namespace of its own. For a program that is about to become another by exec:
+/// what it then mounts, the new program sees and nobody else, once the mounts' propagation has been cut too
+/// (mount_namespaces(7)).
+pub fn isolate_mounts() -> Result<(), NamespaceError> {
+    // SAFETY: as above; CLONE_NEWNS (which implies CLONE_FS, the thread's own root and working folder) leaves the file
+    // table shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
+        .map_err(|error| NamespaceError::io("making a mount namespace")(error.into()))
 }
