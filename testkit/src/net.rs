@@ -27,6 +27,7 @@ mod link;
 mod private;
 
 pub use link::{End, link};
+pub(crate) use private::private_mounts;
 pub use private::{private_machine, private_namespace};
 
 /// Names begin so: `ptk-<process id>-<number>`, by which namespaces of dead test processes are known.
@@ -163,7 +164,15 @@ pub(crate) fn on_fresh_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 /// Gives the calling thread a new network namespace, and with `mounts` a mount namespace too.
 pub(crate) fn unshare_network(mounts: bool) -> io::Result<()> {
-    let flags = if mounts { UnshareFlags::NEWNET | UnshareFlags::NEWNS } else { UnshareFlags::NEWNET };
+    unshare(if mounts { UnshareFlags::NEWNET | UnshareFlags::NEWNS } else { UnshareFlags::NEWNET })
+}
+
+/// Gives the calling thread a new mount namespace.
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    unshare(UnshareFlags::NEWNS)
+}
+
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
     // Deprecated because with UnshareFlags::FILES it could close other threads' descriptors, which is never passed
     // here; its replacement is the same call under `unsafe`.
     #[expect(deprecated)]

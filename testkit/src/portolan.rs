@@ -1,95 +1,42 @@
 //! The real binary, started as a user would start it.
 
 use std::{
+    fs::File,
     net::SocketAddr,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{PermissionsExt as _, chown},
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    sync::OnceLock,
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Background, net::Namespace, programs};
+use crate::{
+    Background,
+    net::{Namespace, private_mounts},
+    programs,
+};
+
+pub use binary::binary;
+pub use output::Output;
+
+mod binary;
+mod output;
 
 /// The user and group of tests without privileges: Debian's `nobody` and `nogroup`.
 const NOBODY: u32 = 65534;
 
-/// The binary that cargo builds from this tree, as fresh as its sources.
-///
-/// `PORTOLAN_BIN` names another one: an installed package, say. Otherwise cargo is asked once per test process;
-/// a stale binary would make the tests speak about yesterday's code.
-#[track_caller]
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("PORTOLAN_BIN") {
-        Some(path) => path.into(),
-        None => build(),
-    })
-}
-
-fn build() -> PathBuf {
-    // target/<profile>/deps/<test>-<hash>: the folder above `deps` says where to build, and with which profile.
-    let test = std::env::current_exe().unwrap_or_else(|error| panic!("where is this program? {error}"));
-    let folder = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
-    let Some(folder) = folder.or(test.parent()) else { panic!("{} is in no folder", test.display()) };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "portolan", "--target-dir"]);
-    command
-        .arg(folder.parent().unwrap_or(folder))
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => {}
-        Some(profile) => {
-            command.args(["--profile", profile]);
-        }
-    }
-    programs::run(&mut command);
-    folder.join("portolan")
-}
-
-/// What a finished command said.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// Its standard output.
-    pub stdout: String,
-    /// Its standard error.
-    pub stderr: String,
-}
-
-impl Output {
-    /// Panics with everything it said unless it ended with 0; then gives its standard output.
-    #[track_caller]
-    pub fn success(self) -> String {
-        assert!(
-            self.status.success(),
-            "{}\n--- stdout\n{}--- stderr\n{}",
-            self.status,
-            self.stdout,
-            self.stderr
-        );
-        self.stdout
-    }
-
-    /// Panics with everything it said unless it failed with `code`; then gives its standard error.
-    #[track_caller]
-    pub fn failure(self, code: i32) -> String {
-        assert_eq!(self.status.code(), Some(code), "--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr);
-        self.stderr
-    }
-}
-
-/// A machine on which Portolan runs: a namespace for the network and a folder for its state.
+/// A machine on which Portolan runs: a namespace for the network, one for named namespaces, a folder for its state.
 ///
 /// Inside its own namespace every default address and port is free, so the tests use the defaults that users use.
 #[derive(Debug)]
 pub struct Portolan {
     namespace: Option<Namespace>,
+    mounts: Option<File>,
     folder: TempDir,
     user: Option<u32>,
     executable: PathBuf,
@@ -132,7 +79,9 @@ impl Portolan {
             }
             executable = copy;
         }
-        let machine = Self { namespace, folder, user, executable };
+        // Its own /run/netns: Portolan names namespaces after instances, and sweeps those that belong to nobody.
+        let mounts = namespace.is_some().then(private_mounts);
+        let machine = Self { namespace, mounts, folder, user, executable };
         if machine.user.is_none() {
             let _ = std::fs::create_dir(machine.data());
         }
@@ -167,7 +116,13 @@ impl Portolan {
         if let Some(namespace) = &self.namespace {
             words.push(programs::need("nsenter"));
             words.push(format!("--net={}", namespace.path().display()).into());
+            if let Some(mounts) = &self.mounts {
+                words.push(format!("--mount=/proc/{}/fd/{}", std::process::id(), mounts.as_raw_fd()).into());
+            }
             words.push("--".into());
+            // Entering a mount namespace leads to its root folder.
+            words.push(programs::need("env"));
+            words.push(format!("--chdir={}", self.folder.path().display()).into());
         }
         if let Some(user) = self.user {
             words.push(programs::need("setpriv"));
@@ -241,11 +196,43 @@ impl Portolan {
         }
     }
 
-    /// Stops it as Ctrl-C would, and waits.
+    /// Every process that has this machine's data folder in its environment or arguments, with its command line.
+    ///
+    /// Those are Portolan's and all that it started, wherever they went. Parts of a test's own pipelines are too.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let data = self.data();
+        let mark = data.as_os_str().as_encoded_bytes();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let ours =
+                [&environment, &command].iter().any(|text| text.windows(mark.len()).any(|part| part == mark));
+            // A zombie has no command line any more, and nothing else either.
+            if ours && !command.is_empty() {
+                found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned()));
+            }
+        }
+        found
+    }
+
+    /// Stops it as Ctrl-C in a terminal does, which reaches its children too, and waits.
     #[track_caller]
     pub fn interrupt(&self, background: &mut Background) -> ExitStatus {
-        background.signal(Signal::INT);
+        background.signal_group(Signal::INT);
         background.wait(Duration::from_secs(20))
+    }
+}
+
+impl Drop for Portolan {
+    fn drop(&mut self) {
+        // What outlives `up` on purpose must not outlive a test that failed.
+        for (pid, _) in self.processes() {
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait::eventually_ok;
 
-/// A running program. Dropping it kills it and waits for it.
+/// A running program, in a process group of its own. Dropping it kills the group and waits for the program.
 #[derive(Debug)]
 pub struct Background {
     what: String,
@@ -32,7 +33,9 @@ impl Background {
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         let what = format!("{command:?}");
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        // A group of its own: what `interrupt` reaches is what Ctrl-C in a terminal would reach, and not the test.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let spawned = command.spawn();
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => panic!("cannot start {what}: {error}"),
@@ -69,6 +72,15 @@ impl Background {
             && let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
         {
             let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Sends the signal to its whole process group, as a terminal does at Ctrl-C.
+    pub fn signal_group(&mut self, signal: Signal) {
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
+        {
+            let _ = kill_process_group(pid, signal);
         }
     }
 
@@ -138,7 +150,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        self.signal_group(Signal::KILL);
         let _ = self.child.wait();
         // The readers are not waited for: a grandchild that keeps the pipe open would hold the test.
     }

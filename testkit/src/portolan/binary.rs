@@ -1,0 +1,43 @@
+//! Where the binary under test is.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use crate::programs;
+
+/// The binary that cargo builds from this tree, as fresh as its sources.
+///
+/// `PORTOLAN_BIN` names another one: an installed package, say. Otherwise cargo is asked once per test process;
+/// a stale binary would make the tests speak about yesterday's code.
+#[track_caller]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("PORTOLAN_BIN") {
+        Some(path) => path.into(),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    // target/<profile>/deps/<test>-<hash>: the folder above `deps` says where to build, and with which profile.
+    let test = std::env::current_exe().unwrap_or_else(|error| panic!("where is this program? {error}"));
+    let folder = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
+    let Some(folder) = folder.or(test.parent()) else { panic!("{} is in no folder", test.display()) };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "portolan", "--target-dir"]);
+    command
+        .arg(folder.parent().unwrap_or(folder))
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => {}
+        Some(profile) => {
+            command.args(["--profile", profile]);
+        }
+    }
+    programs::run(&mut command);
+    folder.join("portolan")
+}
