@@ -1,3 +1,7 @@
 //! Logs, and the names and labels of every metric, in one place.
+//!
+//! [`logs::start`] is called once, by the program. [`metrics::Metrics`] is handed to whoever counts something; the
+//! page's listener serves [`metrics::Metrics::encode`] under `/metrics`.
 
 pub mod logs;
+pub mod metrics;

@@ -1,0 +1,1 @@
+//! The HTTP API. The first stage of a registration.
