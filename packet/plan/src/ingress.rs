@@ -1,0 +1,113 @@
+//! In: a packet to a published port of this machine is sent to the instance.
+//!
+//! Taken by the chains `prerouting` (from elsewhere) and `output` (from this machine), which hand packets to local
+//! addresses to the chain `ports`. The source address is kept: the instance sees its client.
+//!
+//! - Only local destinations (`fib daddr type local`). A packet that merely passes through this machine to the same
+//!   port number elsewhere is not ours (CVE-2025-67499 was this check missing in the CNI portmap plugin).
+//! - Not loopback. An answer from an instance to 127.0.0.1 would be dropped as a martian unless `route_localnet` is
+//!   set, which exposes the machine's own loopback services to the network (CVE-2020-8558); `::1` cannot be
+//!   forwarded at all. Not `fe80::/10` either: a link-local source is never routed (RFC 4291 section 2.5.6).
+//! - A mapping of one address wins over one of all addresses.
+//!
+//! These are chains of kind `nat`, so only the first packet of a connection is looked up. Next: [`crate::hairpin`]
+//! for what came from an instance, otherwise the packet leaves to the instance as it is.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use portolan_model::{Mapping, Protocol};
+use portolan_nft::{
+    BaseChain, Chain, ChainKind, Data, Element, FilledChain, Hook, Policy, Rule, Selector, matches, priority,
+    statement,
+};
+
+use crate::{SetId, SetKind, Version};
+
+/// The chain in which published ports are looked up.
+pub const PORTS: &str = "ports";
+
+/// `prerouting`, `output` and `ports`.
+pub(crate) fn chains() -> Vec<FilledChain> {
+    let entrance = |name: &str, hook| FilledChain {
+        chain: Chain {
+            name: name.to_owned(),
+            base: Some(BaseChain {
+                kind: ChainKind::Nat,
+                hook,
+                priority: priority::DSTNAT,
+                policy: Policy::Accept,
+            }),
+            comment: None,
+        },
+        rules: vec![Rule::new(name).then(matches::destination_is_local()).jump(PORTS)],
+    };
+    vec![
+        entrance("prerouting", Hook::Prerouting),
+        entrance("output", Hook::Output),
+        FilledChain { chain: Chain::regular(PORTS), rules: ports() },
+    ]
+}
+
+fn ports() -> Vec<Rule> {
+    const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+    const LOOPBACK6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+    const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+    let rule = || Rule::new(PORTS);
+    let mut rules = vec![
+        rule().then(matches::destination_in(LOOPBACK)).returns(),
+        rule().then(matches::destination_in(LOOPBACK6)).returns(),
+        rule().then(matches::destination_in(LINK_LOCAL6)).returns(),
+    ];
+    for version in Version::ALL {
+        let map = |kind| SetId::new(kind, version).name();
+        let (rule, family) = (|| rule().then(version.guard()), version.family());
+        let at = [version.destination(), Selector::L4Proto, Selector::DestinationPort];
+        let any = [Selector::L4Proto, Selector::DestinationPort];
+        rules.push(rule().then(statement::dnat_map(family, &at, map(SetKind::HostAt))));
+        rules.push(rule().then(statement::dnat_address_map(family, &at, map(SetKind::BlockAt))));
+        rules.push(rule().then(statement::dnat_map(family, &any, map(SetKind::Host))));
+        rules.extend(Protocol::ALL.map(|protocol| {
+            rule().then(matches::protocol(protocol.number())).then(statement::dnat_address_map(
+                family,
+                &[Selector::DestinationPort],
+                map(SetKind::Block(protocol)),
+            ))
+        }));
+    }
+    rules
+}
+
+/// The elements by which a mapping is found: one for each version of IP in which the instance is reached.
+pub(crate) fn elements(mapping: &Mapping) -> impl Iterator<Item = (SetId, Element)> {
+    targets(mapping).map(|instance| {
+        let version = Version::of(instance);
+        let (protocol, host) = (mapping.protocol.number(), mapping.host);
+        let key = |port| match mapping.address {
+            Some(address) => Data::new().ip(address).protocol(protocol).port(port),
+            None if host.is_single() => Data::new().protocol(protocol).port(port),
+            None => Data::new().port(port),
+        };
+        let kind = match (mapping.address, host.is_single()) {
+            (Some(_), true) => SetKind::HostAt,
+            (Some(_), false) => SetKind::BlockAt,
+            (None, true) => SetKind::Host,
+            (None, false) => SetKind::Block(mapping.protocol),
+        };
+        let element = if host.is_single() {
+            Element::new(key(host.first())).value(Data::new().ip(instance).port(mapping.container))
+        } else {
+            Element::interval(key(host.first()), key(host.last())).value(instance.into())
+        };
+        (SetId::new(kind, version), element)
+    })
+}
+
+/// The instance's addresses that the mapping leads to: of the version of its host address, or of both.
+pub(crate) fn targets(mapping: &Mapping) -> impl Iterator<Item = IpAddr> + use<> {
+    let wanted = mapping.address.map(Version::of);
+    [mapping.v4.map(IpAddr::V4), mapping.v6.map(IpAddr::V6)]
+        .into_iter()
+        .flatten()
+        .filter(move |&address| wanted.is_none_or(|version| version == Version::of(address)))
+}

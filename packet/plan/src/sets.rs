@@ -1,0 +1,129 @@
+//! The sets and maps of the table: all that changes when a mapping comes or goes. The rules never change.
+//!
+//! Plain maps are hash tables in the kernel (`nft_set_hash.c`), one element costs the same at any size. Intervals
+//! over one port are trees (`nft_set_rbtree.c`), an insert walks its height. Intervals over several fields are
+//! `pipapo` (`nft_set_pipapo.c`), which copies itself for each transaction that changes it: those hold blocks only,
+//! of which a pool has few, and never single ports.
+
+use std::fmt;
+
+use portolan_model::Protocol;
+use portolan_nft::{DataType, Set};
+
+use crate::Version;
+
+/// What a set is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetKind {
+    /// The networks of the instances.
+    Instances,
+    /// Each mapped instance's address beside itself: see [`crate::hairpin`].
+    Hairpin,
+    /// Single ports on every local address.
+    Host,
+    /// Single ports on one local address.
+    HostAt,
+    /// Blocks of a protocol on every local address.
+    Block(Protocol),
+    /// Blocks on one local address.
+    BlockAt,
+    /// The published port of an instance's port: see [`crate::reverse`].
+    Reverse,
+    /// The published address and port of an instance's port.
+    ReverseAt,
+    /// Ports of an instance which are published under the same number.
+    ReverseBlock,
+    /// The published address of such ports.
+    ReverseBlockAt,
+}
+
+/// A set: what it is for, and for which version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetId {
+    /// What it is for.
+    pub kind: SetKind,
+    /// The version of the addresses in it.
+    pub version: Version,
+}
+
+impl SetId {
+    /// A set of this kind and version.
+    pub const fn new(kind: SetKind, version: Version) -> Self {
+        Self { kind, version }
+    }
+
+    /// All sets of the table.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let kinds = [
+            SetKind::Instances,
+            SetKind::Hairpin,
+            SetKind::Host,
+            SetKind::HostAt,
+            SetKind::Block(Protocol::Tcp),
+            SetKind::Block(Protocol::Udp),
+            SetKind::Block(Protocol::Sctp),
+            SetKind::BlockAt,
+            SetKind::Reverse,
+            SetKind::ReverseAt,
+            SetKind::ReverseBlock,
+            SetKind::ReverseBlockAt,
+        ];
+        Version::ALL.into_iter().flat_map(move |version| kinds.map(|kind| Self { kind, version }))
+    }
+
+    /// Its name in the table.
+    pub fn name(self) -> String {
+        let suffix = self.version.suffix();
+        match self.kind {
+            SetKind::Instances => format!("instances_{suffix}"),
+            SetKind::Hairpin => format!("hairpin_{suffix}"),
+            SetKind::Host => format!("host_{suffix}"),
+            SetKind::HostAt => format!("host_at_{suffix}"),
+            SetKind::Block(protocol) => format!("block_{protocol}_{suffix}"),
+            SetKind::BlockAt => format!("block_at_{suffix}"),
+            SetKind::Reverse => format!("reverse_{suffix}"),
+            SetKind::ReverseAt => format!("reverse_at_{suffix}"),
+            SetKind::ReverseBlock => format!("reverse_block_{suffix}"),
+            SetKind::ReverseBlockAt => format!("reverse_block_at_{suffix}"),
+        }
+    }
+
+    /// Its declaration.
+    pub fn declaration(self) -> Set {
+        const PROTOCOL: DataType = DataType::InetProto;
+        const PORT: DataType = DataType::InetService;
+        let name = self.name();
+        let address = self.version.address();
+        match self.kind {
+            SetKind::Instances => Set::new(name, [address]).interval().comment("networks of the instances"),
+            SetKind::Hairpin => Set::new(name, [address, address])
+                .comment("an instance that reaches itself: source . destination"),
+            SetKind::Host => Set::map(name, [PROTOCOL, PORT], [address, PORT])
+                .comment("published ports: protocol . port : instance . port"),
+            SetKind::HostAt => Set::map(name, [address, PROTOCOL, PORT], [address, PORT])
+                .comment("published on one address: address . protocol . port : instance . port"),
+            SetKind::Block(_) => {
+                Set::map(name, [PORT], [address]).interval().comment("published blocks: ports : instance")
+            }
+            SetKind::BlockAt => Set::map(name, [address, PROTOCOL, PORT], [address])
+                .interval()
+                .comment("blocks on one address: address . protocol . ports : instance"),
+            SetKind::Reverse => Set::map(name, [address, PROTOCOL, PORT], [PORT])
+                .comment("sent from: instance . protocol . port : published port"),
+            SetKind::ReverseAt => Set::map(name, [address, PROTOCOL, PORT], [address, PORT])
+                .comment("sent from: instance . protocol . port : published address . port"),
+            SetKind::ReverseBlock => Set::new(name, [address, PROTOCOL, PORT])
+                .interval()
+                .comment("sent from a block: instance . protocol . ports"),
+            SetKind::ReverseBlockAt => Set::map(name, [address, PROTOCOL, PORT], [address])
+                .interval()
+                .comment("sent from a block: instance . protocol . ports : published address"),
+        }
+    }
+}
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name())
+    }
+}
