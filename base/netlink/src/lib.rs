@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod attribute;
+pub mod conntrack;
 pub mod error;
 pub mod exchange;
 pub mod message;
