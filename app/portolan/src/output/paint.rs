@@ -1,28 +1,27 @@
 //! Colours that mean something: how an instance or a check of this machine is.
 
-use anstyle::{AnsiColor, Style};
 use portolan_model::State;
 
-/// All is well.
-pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// Look at it soon.
-pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
-/// Does not work.
-pub(crate) const BAD: Style = AnsiColor::Red.on_default();
-/// Beside the point.
-pub(crate) const FAINT: Style = Style::new().dimmed();
-
-/// `text` in `style`. The stream that it is written to (`anstream`) takes the colours off where they do not belong.
-pub(crate) fn paint(style: Style, text: impl std::fmt::Display) -> String {
-    format!("{style}{text}{style:#}")
+/// How things are. The colour only repeats what the text says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// All is well: green.
+    Good,
+    /// Look at it soon: yellow.
+    Warn,
+    /// Does not work: red.
+    Bad,
+    /// Not known, or gone: dim.
+    Faint,
 }
 
-/// The style of a state.
-pub(crate) const fn of_state(state: State) -> Style {
-    match state {
-        State::Unknown => FAINT,
-        State::Passing => GOOD,
-        State::Warning => WARN,
-        State::Critical | State::Expired => BAD,
+impl From<State> for Tone {
+    fn from(state: State) -> Self {
+        match state {
+            State::Unknown => Self::Faint,
+            State::Passing => Self::Good,
+            State::Warning => Self::Warn,
+            State::Critical | State::Expired => Self::Bad,
+        }
     }
 }

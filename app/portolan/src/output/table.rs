@@ -2,39 +2,61 @@
 
 use std::io::{self, Write};
 
-/// Rows under headers. Cells may hold colours; they count for nothing in the width.
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, presets};
+
+use super::paint::Tone;
+
+/// Rows under headers.
 pub(crate) struct Table {
     table: comfy_table::Table,
-    columns: usize,
+    rows: usize,
+}
+
+/// A cell without colour. Empty it is `-`, so that tools which split at spaces count right.
+pub(crate) fn plain(text: impl Into<String>) -> Cell {
+    let text = text.into();
+    Cell::new(if text.is_empty() { "-".to_owned() } else { text })
+}
+
+/// A cell whose colour says how things are.
+pub(crate) fn toned(tone: Tone, text: impl Into<String>) -> Cell {
+    let cell = plain(text);
+    match tone {
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Warn => cell.fg(Color::Yellow),
+        Tone::Bad => cell.fg(Color::Red),
+        Tone::Faint => cell.add_attribute(Attribute::Dim),
+    }
 }
 
 impl Table {
     /// A table with these headers and no rows.
     pub(crate) fn new(headers: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING);
+        table.load_style(presets::NOTHING);
         // A terminal narrower than the table breaks the lines itself; a wrapped cell could not be cut and grepped.
-        table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        // Colours are always there; the stream that the lines go to (`anstream`) takes them off where they do not belong.
+        table.enforce_styling();
         table.set_header(headers);
-        Self { table, columns: headers.len() }
+        Self { table, rows: 0 }
     }
 
-    /// Adds a row; an empty cell becomes `-`, so that tools which split at spaces count right.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.table.add_row(cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }));
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.table.add_row(cells.into_iter().collect::<Vec<_>>());
+        self.rows += 1;
     }
 
     /// Whether it has no rows.
     pub(crate) fn is_empty(&self) -> bool {
-        self.table.row_count() == 0
+        self.rows == 0
     }
 
-    /// The lines, without spaces at their ends.
+    /// The lines, with colours and without spaces at their ends.
     pub(crate) fn lines(mut self) -> Vec<String> {
-        for index in 0..self.columns {
-            if let Some(column) = self.table.column_mut(index) {
-                column.set_padding((0, 2));
-            }
+        for column in self.table.column_iter_mut() {
+            column.set_padding((0, 2));
         }
         self.table.lines().map(|line| line.trim_end().to_owned()).collect()
     }
@@ -52,25 +74,26 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::paint::{GOOD, paint};
 
     #[test]
     fn columns_are_two_spaces_apart_and_lines_end_without_any() {
         let mut table = Table::new(&["NAME", "STATE", "AGE"]);
-        table.row(["web-0".into(), "passing".into(), "5s".into()]);
-        table.row(["a-longer-name".into(), String::new(), "2h".into()]);
-        assert_eq!(
-            table.lines(),
-            ["NAME           STATE    AGE", "web-0          passing  5s", "a-longer-name  -        2h"]
-        );
+        table.row(["web-0", "passing", "5s"].map(plain));
+        table.row(["a-longer-name", "", "2h"].map(plain));
+        assert_eq!(table.lines(), [
+            "NAME           STATE    AGE",
+            "web-0          passing  5s",
+            "a-longer-name  -        2h"
+        ]);
     }
 
     #[test]
     fn colours_have_no_width() {
         let mut table = Table::new(&["STATE", "AGE"]);
-        table.row([paint(GOOD, "passing"), "5s".into()]);
-        let plain: Vec<_> =
-            table.lines().iter().map(|l| anstream::adapter::strip_str(l).to_string()).collect();
+        table.row([toned(Tone::Good, "passing"), plain("5s")]);
+        let lines = table.lines();
+        assert!(lines[1].contains('\x1b'), "{lines:?}");
+        let plain: Vec<_> = lines.iter().map(|l| anstream::adapter::strip_str(l).to_string()).collect();
         assert_eq!(plain, ["STATE    AGE", "passing  5s"]);
     }
 }
