@@ -10,6 +10,8 @@
 pub mod allocate;
 pub mod bitmap;
 pub mod choose;
+pub mod hold;
+pub mod holder;
 pub mod pool;
 pub mod quarantine;
 pub mod sticky;

@@ -1,0 +1,17 @@
+//! The holder: a small process whose only work is to have sockets bound, so that they stay bound when `portolan up`
+//! crashes or is replaced.
+//!
+//! kube-proxy gave holding up for want of such a process (kubernetes/kubernetes#100643); podman has conmon keep the
+//! descriptors. The portolan program is its own holder: `portolan holder --socket PATH` calls [`serve`]. [`wire`] is
+//! what both sides say; [`HolderClient`] starts and asks them, and starts another when one has as many sockets as its
+//! limit of open files allows.
+
+mod client;
+mod held;
+mod serve;
+mod shard;
+pub mod wire;
+
+pub use client::{HoldError, HolderClient};
+pub use serve::{IDLE, ServeError, ServeOptions, serve};
+pub use shard::HolderError;

@@ -1,0 +1,312 @@
+//! The holders as one: however many processes it takes, a client sees one set of holds.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Child,
+};
+
+use portolan_model::PortRange;
+
+use super::{
+    shard::{HolderError, Program, Shard},
+    wire::{Failure, Reply, Request},
+};
+use crate::hold::Hold;
+
+/// Processes at most. With a limit of 1,024 open files, the lowest in use, that is some 16,000 sockets; with the
+/// 20,000 and more that are usual it is every port of every protocol.
+const SHARDS: usize = 16;
+
+/// Holds ports in other processes.
+#[derive(Debug)]
+pub struct HolderClient {
+    program: Program,
+    socket: PathBuf,
+    /// By number; `None` where no process is.
+    shards: [Option<Shard>; SHARDS],
+    lost: bool,
+    /// Holders that ended, to be waited for.
+    ended: Vec<Child>,
+}
+
+/// Why ports are not held.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The kernel refused some of them; none is held.
+    #[error("{}", Failures(.0))]
+    Refused(Vec<Failure>),
+    /// All holders together have no room.
+    #[error(
+        "cannot hold {wanted} more ports: {SHARDS} holder processes have reached their limit of open files; raise it (ulimit -Hn, LimitNOFILE=)"
+    )]
+    Full {
+        /// Sockets that were to be added.
+        wanted: usize,
+    },
+    /// A holder could not be asked.
+    #[error(transparent)]
+    Holder(#[from] HolderError),
+}
+
+struct Failures<'a>(&'a [Failure]);
+
+impl fmt::Display for Failures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.0.first() else { return f.write_str("cannot bind") };
+        let on = first.address.map(|address| format!(" on {address}")).unwrap_or_default();
+        write!(f, "cannot bind {}/{}{on}: {}", first.port, first.protocol, first.error())?;
+        match self.0.len() {
+            1 => Ok(()),
+            n => write!(f, " (and {} more)", n - 1),
+        }
+    }
+}
+
+impl HolderClient {
+    /// Connects to every holder at `socket`, or starts the first: `program args… --socket PATH`, which must call
+    /// [`super::serve`]. More of them have `-1`, `-2` and so on in their names.
+    pub fn connect_or_spawn(program: &Path, args: &[OsString], socket: &Path) -> Result<Self, HolderError> {
+        let program = Program { path: program.to_owned(), args: args.to_vec() };
+        let mut client = Self {
+            program,
+            socket: socket.to_owned(),
+            shards: Default::default(),
+            lost: false,
+            ended: Vec::new(),
+        };
+        for number in 0..SHARDS {
+            let path = client.path(number);
+            client.shards[number] = if number == 0 {
+                Some(Shard::connect_or_start(&client.program, &path)?)
+            } else if path.exists() {
+                Shard::connect(&path)?
+            } else {
+                None
+            };
+        }
+        Ok(client)
+    }
+
+    /// Holds all of these, or none. None of them may be held already.
+    pub fn hold(&mut self, holds: &[Hold]) -> Result<(), HoldError> {
+        let mut wanted = holds.to_vec();
+        let mut done: Vec<Hold> = Vec::new();
+        let mut retried = false;
+        for number in 0..SHARDS {
+            loop {
+                if wanted.is_empty() {
+                    return Ok(());
+                }
+                let shard = match self.shard(number) {
+                    Ok(shard) => shard,
+                    Err(error) => return Err(self.undo(&done, error.into())),
+                };
+                let (part, rest) = split(&wanted, shard.room);
+                if part.is_empty() {
+                    break;
+                }
+                match self.ask(number, &Request::Hold(part.clone())) {
+                    Ok((Reply::Done { .. }, _)) => {
+                        done.extend(part);
+                        wanted = rest;
+                    }
+                    Ok((Reply::Refused(failures), _)) => {
+                        return Err(self.undo(&done, HoldError::Refused(failures)));
+                    }
+                    // It counts what it can add; what is held twice made the difference. Its room is known now.
+                    Ok((Reply::Full { room }, _)) if room < count(&part) => {}
+                    Ok((answer, _)) => {
+                        let error = self.confused(number, &answer);
+                        return Err(self.undo(&done, error.into()));
+                    }
+                    // It died since the last request: once, a new one is started in its place.
+                    Err(HolderError::Lost { .. }) if !retried => retried = true,
+                    Err(error) => return Err(self.undo(&done, error.into())),
+                }
+            }
+        }
+        let wanted = count(&wanted);
+        Err(self.undo(&done, HoldError::Full { wanted }))
+    }
+
+    /// Lets go of these; answers how many of them were held. What is not held is no error.
+    pub fn release(&mut self, holds: &[Hold]) -> Result<usize, HolderError> {
+        if holds.is_empty() {
+            return Ok(0);
+        }
+        let mut released = 0;
+        for number in self.present() {
+            match self.ask(number, &Request::Release(holds.to_vec())) {
+                Ok((Reply::Done { count, .. }, _)) => released += count,
+                Ok((answer, _)) => return Err(self.confused(number, &answer)),
+                // What a dead holder had is let go of.
+                Err(HolderError::Lost { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(released)
+    }
+
+    /// Everything that is held, neighbouring ports as one range.
+    pub fn list(&mut self) -> Result<Vec<Hold>, HolderError> {
+        let mut all = Vec::new();
+        for number in self.present() {
+            match self.ask(number, &Request::List) {
+                Ok((Reply::Holds(holds), _)) => all.extend(holds),
+                Ok((answer, _)) => return Err(self.confused(number, &answer)),
+                Err(HolderError::Lost { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    /// How many ports are held, each counted once for each protocol and address.
+    pub fn count(&mut self) -> Result<usize, HolderError> {
+        let mut sum = 0;
+        for number in self.present() {
+            match self.ask(number, &Request::Hello) {
+                Ok((Reply::Hello { held, .. }, _)) => sum += held,
+                Ok((answer, _)) => return Err(self.confused(number, &answer)),
+                Err(HolderError::Lost { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Takes over the socket of one held port (the first of `hold`), bound and not yet listening: for socket
+    /// activation without a gap. `None` when it is not held, or the kernel has no sockets of the protocol.
+    pub fn take(&mut self, hold: Hold) -> Result<Option<OwnedFd>, HolderError> {
+        for number in self.present() {
+            match self.ask(number, &Request::Take(hold)) {
+                Ok((Reply::Taken { .. }, fd)) => return Ok(fd),
+                Ok((Reply::Refused(_), _)) | Err(HolderError::Lost { .. }) => {}
+                Ok((answer, _)) => return Err(self.confused(number, &answer)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends every holder, and with them every hold.
+    pub fn shutdown(mut self) -> Result<(), HolderError> {
+        let mut result = Ok(());
+        for number in self.present() {
+            match self.ask(number, &Request::Shutdown) {
+                Ok(_) | Err(HolderError::Lost { .. }) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
+
+    /// The processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.shards.iter().flatten().map(|shard| shard.pid).collect()
+    }
+
+    /// Whether a holder was found to be gone since this was last asked: then what it held is not held.
+    pub fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
+    }
+
+    fn present(&self) -> Vec<usize> {
+        (0..SHARDS).filter(|&number| self.shards[number].is_some()).collect()
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        if number == 0 {
+            return self.socket.clone();
+        }
+        let stem = self.socket.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = self.socket.extension().unwrap_or_default().to_string_lossy();
+        self.socket.with_file_name(format!("{stem}-{number}.{extension}"))
+    }
+
+    fn shard(&mut self, number: usize) -> Result<&mut Shard, HolderError> {
+        let path = self.path(number);
+        let program = &self.program;
+        match &mut self.shards[number] {
+            Some(shard) => Ok(shard),
+            empty => Ok(empty.insert(Shard::connect_or_start(program, &path)?)),
+        }
+    }
+
+    fn ask(&mut self, number: usize, request: &Request) -> Result<(Reply, Option<OwnedFd>), HolderError> {
+        let answer = self.shard(number)?.ask(request);
+        if matches!(answer, Err(HolderError::Lost { .. })) {
+            self.ended.extend(self.shards[number].take().and_then(|shard| shard.child));
+            self.lost = true;
+        }
+        // Its connection ends a little before the process does, so some are waited for at a later request.
+        self.ended.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        answer
+    }
+
+    fn confused(&mut self, number: usize, answer: &Reply) -> HolderError {
+        match self.shard(number) {
+            Ok(shard) => shard.confused(answer),
+            Err(error) => error,
+        }
+    }
+
+    fn undo(&mut self, done: &[Hold], error: HoldError) -> HoldError {
+        // A second failure would hide the first, and what stays held by mistake is released at the next comparison.
+        if let Err(second) = self.release(done) {
+            tracing::warn!(error = %second, "ports that were held for nothing stay held for now");
+        }
+        error
+    }
+}
+
+fn count(holds: &[Hold]) -> usize {
+    holds.iter().map(|hold| usize::from(hold.ports.count())).sum()
+}
+
+/// The first `room` ports of `holds`, and the rest.
+fn split(holds: &[Hold], mut room: usize) -> (Vec<Hold>, Vec<Hold>) {
+    let (mut part, mut rest) = (Vec::new(), Vec::new());
+    for &hold in holds {
+        let size = usize::from(hold.ports.count());
+        if size <= room {
+            room -= size;
+            part.push(hold);
+            continue;
+        }
+        let first = hold.ports.first();
+        let fits = room as u16;
+        room = 0;
+        if let Some(ports) = PortRange::block(first, fits) {
+            part.push(Hold { ports, ..hold });
+        }
+        if let Ok(ports) = PortRange::new(first + fits, hold.ports.last()) {
+            rest.push(Hold { ports, ..hold });
+        }
+    }
+    (part, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_holder_cannot_take_goes_to_the_next() {
+        let hold = |ports: &str| Hold {
+            protocol: portolan_model::Protocol::Tcp,
+            address: None,
+            ports: ports.parse().unwrap(),
+        };
+        let holds = [hold("100-149"), hold("200-249"), hold("300")];
+        let (part, rest) = split(&holds, 70);
+        assert_eq!(part, [hold("100-149"), hold("200-219")]);
+        assert_eq!(rest, [hold("220-249"), hold("300")]);
+        assert_eq!(split(&holds, 0), (vec![], holds.to_vec()));
+        assert_eq!(split(&holds, 1000), (holds.to_vec(), vec![]));
+    }
+}

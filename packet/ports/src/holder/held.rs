@@ -1,0 +1,127 @@
+//! What a holder has: the sockets, by port.
+
+use std::{collections::BTreeMap, net::IpAddr, os::fd::OwnedFd};
+
+use portolan_model::{PortRange, Protocol};
+
+use super::wire::{Failure, Reply};
+use crate::hold::{self, Hold};
+
+/// Conflicts that are told at once: enough to choose a better block the next time.
+const FAILURES: usize = 256;
+
+type Key = (Protocol, Option<IpAddr>, u16);
+
+/// Bound sockets, no more than a limit.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// `None`: the kernel has no sockets of the protocol.
+    by_port: BTreeMap<Key, Option<OwnedFd>>,
+    sockets: usize,
+    limit: usize,
+}
+
+impl Held {
+    /// Nothing, with room for `limit` sockets.
+    pub(super) const fn new(limit: usize) -> Self {
+        Self { by_port: BTreeMap::new(), sockets: 0, limit }
+    }
+
+    /// How many ports are held.
+    pub(super) fn count(&self) -> usize {
+        self.by_port.len()
+    }
+
+    /// All of it, neighbouring ports as one range.
+    pub(super) fn list(&self) -> Vec<Hold> {
+        runs(self.by_port.keys())
+    }
+
+    /// How many sockets can be added.
+    pub(super) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.sockets)
+    }
+
+    /// Holds all of these, or none and says why.
+    pub(super) fn hold(&mut self, holds: &[Hold]) -> Reply {
+        let wanted: Vec<Key> =
+            holds.iter().flat_map(keys).filter(|key| !self.by_port.contains_key(key)).collect();
+        if wanted.len() > self.room() {
+            return Reply::Full { room: self.room() };
+        }
+        let mut bound = Vec::with_capacity(wanted.len());
+        let mut failures = Vec::new();
+        for key @ (protocol, address, port) in wanted {
+            match hold::bind(protocol, address, port) {
+                Ok(socket) => bound.push((key, socket)),
+                Err(error) => {
+                    let failure =
+                        Failure { protocol, address, port, errno: error.raw_os_error().unwrap_or_default() };
+                    // Ports that are taken are all told; any other reason would be the same for the next port.
+                    let go_on = failure.is_taken() && failures.len() < FAILURES;
+                    failures.push(failure);
+                    if !go_on {
+                        break;
+                    }
+                }
+            }
+        }
+        if !failures.is_empty() {
+            return Reply::Refused(failures);
+        }
+        let count = bound.len();
+        self.sockets += bound.iter().filter(|(_, socket)| socket.is_some()).count();
+        self.by_port.extend(bound);
+        Reply::Done { count, room: self.room() }
+    }
+
+    /// Lets go of these; answers how many of them it had.
+    pub(super) fn release(&mut self, hold: &Hold) -> usize {
+        keys(hold)
+            .filter(|key| {
+                let removed = self.by_port.remove(key);
+                self.sockets -= usize::from(matches!(removed, Some(Some(_))));
+                removed.is_some()
+            })
+            .count()
+    }
+
+    /// Hands one socket over.
+    pub(super) fn take(&mut self, hold: Hold) -> (Reply, Option<OwnedFd>) {
+        let key @ (protocol, address, port) = (hold.protocol, hold.address, hold.ports.first());
+        let refused = |errno| (Reply::Refused(vec![Failure { protocol, address, port, errno }]), None);
+        match self.by_port.remove(&key) {
+            None => refused(rustix::io::Errno::NOENT.raw_os_error()),
+            Some(None) => (Reply::Taken { socket: false }, None),
+            Some(Some(fd)) => {
+                self.sockets -= 1;
+                match hold::prepare_for_use(protocol, fd) {
+                    Ok(fd) => (Reply::Taken { socket: true }, Some(fd)),
+                    Err(error) => refused(error.raw_os_error().unwrap_or_default()),
+                }
+            }
+        }
+    }
+}
+
+fn keys(hold: &Hold) -> impl Iterator<Item = Key> {
+    let (protocol, address) = (hold.protocol, hold.address);
+    hold.ports.iter().map(move |port| (protocol, address, port))
+}
+
+/// Neighbouring ports as ranges.
+fn runs<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<Hold> {
+    let mut runs: Vec<Hold> = Vec::new();
+    for &(protocol, address, port) in keys {
+        if let Some(last) = runs.last_mut()
+            && (last.protocol, last.address) == (protocol, address)
+            && last.ports.last().checked_add(1) == Some(port)
+            && let Ok(longer) = PortRange::new(last.ports.first(), port)
+        {
+            last.ports = longer;
+        } else if let Ok(ports) = PortRange::single(port) {
+            runs.push(Hold { protocol, address, ports });
+        }
+    }
+    runs
+}

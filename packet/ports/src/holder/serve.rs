@@ -1,0 +1,255 @@
+//! The holder's own side: one thread, one poll loop, no runtime.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::{OpenOptionsExt as _, PermissionsExt as _},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FlockOperation, flock},
+    net::RecvFlags,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+
+use super::{
+    held::Held,
+    wire::{Inbox, Reply, Request, VERSION, send},
+};
+
+/// How long a holder stays when nobody is connected: long enough to repair or upgrade `up`, short enough that what
+/// nobody will come back for is not held for ever.
+pub const IDLE: Duration = Duration::from_secs(15 * 60);
+/// Descriptors that are not holds: standard ones, the listener, the lock, connections.
+const SPARE: usize = 32;
+/// Connections at a time. `up` has one; the others are people who look.
+const CONNECTIONS: usize = 16;
+/// A client that does not read its answer for so long is let go.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where clients connect. Mode 0600; beside it a `.lock` file.
+    pub socket: PathBuf,
+    /// When to end by itself, counted from the end of the last connection: [`IDLE`].
+    pub idle: Duration,
+    /// Holds at most, if that is less than the limit of open files allows. For tests.
+    pub limit: Option<usize>,
+}
+
+/// Why a holder could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another holder has this socket.
+    #[error("another holder serves {0}: connect to it, or end it first")]
+    Served(PathBuf),
+    /// The socket or its lock could not be made.
+    #[error("the holder cannot serve at {path}: {source}")]
+    Socket {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Waiting failed.
+    #[error("the holder cannot wait for requests: {0}")]
+    Poll(io::Error),
+}
+
+/// Serves until told to shut down, or until nobody has been connected for `options.idle`.
+///
+/// Leaves the session of whoever started it, so that neither Ctrl-C nor the end of that terminal reaches it. Says
+/// `ready`, or `failed: ` and why, on standard output, where [`super::HolderClient`] waits for it.
+pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
+    let begun = Server::begin(options);
+    let status = match &begun {
+        Ok(_) => "ready\n".to_owned(),
+        Err(error) => format!("failed: {error}\n"),
+    };
+    // Whoever started it may be gone already; the next one will connect.
+    let _ = io::stdout().write_all(status.as_bytes()).and_then(|()| io::stdout().flush());
+    let mut server = begun?;
+    let result = server.run();
+    // The socket first, then the holds (on drop): nobody connects to a holder that is on its way out.
+    let _ = fs::remove_file(&options.socket);
+    result
+}
+
+struct Server {
+    listener: UnixListener,
+    connections: Vec<Connection>,
+    held: Held,
+    idle: Duration,
+    lonely_since: Instant,
+    ending: bool,
+    /// Locked as long as this process lives.
+    _lock: File,
+}
+
+struct Connection {
+    stream: UnixStream,
+    inbox: Inbox,
+}
+
+impl Server {
+    fn begin(options: &ServeOptions) -> Result<Self, ServeError> {
+        let path = &options.socket;
+        let lock_path = path.with_extension("lock");
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ServeError::Socket { path, source }
+        };
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(fail(&lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ServeError::Served(path.clone())),
+            Err(error) => return Err(fail(&lock_path)(error.into())),
+        }
+        // Nobody serves it: a socket file that is there was left by a holder that was killed.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(path)(error)),
+            _ => {}
+        }
+        // This process does nothing else, so its umask is nobody else's: the socket is never open to others.
+        let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(path);
+        rustix::process::umask(umask);
+        let listener = listener.map_err(fail(path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail(path))?;
+        listener.set_nonblocking(true).map_err(fail(path))?;
+        // Fails only for the leader of a process group, which has a group of its own already.
+        let _ = rustix::process::setsid();
+        let files = raise_file_limit().saturating_sub(SPARE);
+        Ok(Self {
+            listener,
+            connections: Vec::new(),
+            held: Held::new(options.limit.map_or(files, |limit| limit.min(files))),
+            idle: options.idle,
+            lonely_since: Instant::now(),
+            ending: false,
+            _lock: lock,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), ServeError> {
+        while !self.ending {
+            let left = if self.connections.is_empty() {
+                match self.idle.checked_sub(self.lonely_since.elapsed()) {
+                    Some(left) if !left.is_zero() => Some(left),
+                    _ => return Ok(()),
+                }
+            } else {
+                None
+            };
+            let ready = self.wait(left).map_err(ServeError::Poll)?;
+            let mut index = 0;
+            let had = self.connections.len();
+            self.connections = std::mem::take(&mut self.connections)
+                .into_iter()
+                .filter_map(|connection| {
+                    index += 1;
+                    if ready[index] { self.attend(connection) } else { Some(connection) }
+                })
+                .collect();
+            if ready[0] {
+                self.accept();
+            }
+            if had > 0 && self.connections.is_empty() {
+                self.lonely_since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of listener and connections, in this order, have something.
+    fn wait(&self, left: Option<Duration>) -> io::Result<Vec<bool>> {
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        fds.extend(self.connections.iter().map(|c| PollFd::new(&c.stream, PollFlags::IN)));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        // The mode of the socket file keeps others out; this holds where somebody changed it.
+        let own = rustix::process::geteuid();
+        let peer = rustix::net::sockopt::socket_peercred(&stream);
+        if !peer.is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
+            || self.connections.len() >= CONNECTIONS
+        {
+            return;
+        }
+        // Reads never wait (MSG_DONTWAIT); writes may, for a time.
+        if stream.set_nonblocking(false).is_ok() && stream.set_write_timeout(Some(WRITE_TIMEOUT)).is_ok() {
+            self.connections.push(Connection { stream, inbox: Inbox::default() });
+        }
+    }
+
+    /// Answers what came on a connection; `None` when it is at its end.
+    fn attend(&mut self, mut connection: Connection) -> Option<Connection> {
+        match connection.inbox.fill(&connection.stream, RecvFlags::DONTWAIT) {
+            Ok(true) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(connection),
+            Ok(false) | Err(_) => return None,
+        }
+        loop {
+            let (reply, fd) = match connection.inbox.take::<Request>() {
+                Ok(None) => return Some(connection),
+                Ok(Some((request, _))) => self.answer(request),
+                Err(error) => {
+                    let _ = send(&connection.stream, &Reply::Bad(error.to_string()), None);
+                    return None;
+                }
+            };
+            if send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd)).is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> (Reply, Option<OwnedFd>) {
+        let reply = match request {
+            Request::Hello => Reply::Hello {
+                version: VERSION,
+                pid: std::process::id(),
+                held: self.held.count(),
+                room: self.held.room(),
+            },
+            Request::Hold(holds) => self.held.hold(&holds),
+            Request::Release(holds) => {
+                let count = holds.iter().map(|hold| self.held.release(hold)).sum();
+                Reply::Done { count, room: self.held.room() }
+            }
+            Request::List => Reply::Holds(self.held.list()),
+            Request::Take(hold) => return self.held.take(hold),
+            Request::Shutdown => {
+                self.ending = true;
+                Reply::Done { count: self.held.count(), room: 0 }
+            }
+        };
+        (reply, None)
+    }
+}
+
+/// Raises the limit of open files to what may be had, and says what it is.
+fn raise_file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
