@@ -8,6 +8,7 @@
 mod answer;
 mod catalog;
 mod forward;
+mod listen;
 mod message;
 mod resolv;
 mod respond;
@@ -15,6 +16,7 @@ mod serve;
 mod zone;
 
 pub use answer::{Answer, View, answer};
+pub use listen::{DnsError, Listener};
 pub use respond::Catalog;
-pub use serve::{Dns, DnsConfig, DnsError, Listener};
+pub use serve::{Dns, DnsConfig};
 pub use zone::{Zone, ZoneError};

@@ -1,4 +1,4 @@
-//! The server: sockets, connections, and their end.
+//! The server: packets, connections, and their end. [`crate::listen`] has made the sockets.
 //!
 //! Each listener has one UDP socket and one TCP socket on the same address and port. A packet is answered by
 //! [`crate::respond`] in the task that received it, as an answer from the catalog takes microseconds; only what is
@@ -10,9 +10,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use ipnet::IpNet;
 use portolan_telemetry::metrics::Metrics;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -23,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     forward::Forwarder,
+    listen::{DnsError, Listener},
     message::Transport,
     resolv::Upstreams,
     respond::{Catalog, Responder, Response},
@@ -36,33 +35,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// TCP connections of one listener at once. The next one waits until one ends or has been idle too long.
 const CONNECTIONS: usize = 256;
 
-/// Asked of the kernel for the UDP socket, so that a burst is not lost while something else has the processor.
-const UDP_BUFFER: usize = 1 << 20;
-
-/// Attempts to find a number that is free for both protocols when any number will do.
-const ATTEMPTS: usize = 16;
-
-/// An address to answer on.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Address and port, both UDP and TCP. Port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Clients for whom names outside the zone are asked of this machine's resolvers. All others are refused those.
-    pub forward_for: Vec<IpNet>,
-    /// Whether to listen although no interface has the address yet (`IP_FREEBIND`, ip(7)): the gateway's comes
-    /// with the first namespace.
-    pub before_address: bool,
-}
-
-impl Listener {
-    /// A listener that answers names in the zone only.
-    pub const fn new(address: SocketAddr) -> Self {
-        Self { address, forward_for: Vec::new(), before_address: false }
-    }
-}
-
 /// What a server is made of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DnsConfig {
     /// What it is authoritative for.
     pub zone: Zone,
@@ -76,23 +50,6 @@ pub struct DnsConfig {
     pub metrics: Arc<Metrics>,
 }
 
-/// Why the server does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum DnsError {
-    /// A socket that cannot be had.
-    #[error("cannot listen for DNS on {address} ({protocol}): {source}; {hint}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// `udp` or `tcp`.
-        protocol: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-        /// What to do.
-        hint: &'static str,
-    },
-}
-
 /// A running server. It ends when this is dropped, and in order by [`Dns::stop`].
 #[derive(Debug)]
 pub struct Dns {
@@ -103,10 +60,12 @@ pub struct Dns {
 
 impl Dns {
     /// Starts to answer on all listeners, or on none.
-    pub fn start(config: DnsConfig, catalog: Arc<impl Catalog>) -> Result<Self, DnsError> {
+    ///
+    /// Must be called inside a tokio runtime.
+    pub fn start(mut config: DnsConfig, catalog: Arc<impl Catalog>) -> Result<Self, DnsError> {
         let mut sockets = Vec::new();
-        for listener in &config.listeners {
-            sockets.push(bind(listener)?);
+        for listener in &mut config.listeners {
+            sockets.push(listener.bind()?);
         }
         let addresses: Vec<SocketAddr> = sockets.iter().map(|bound| bound.address).collect();
         let upstreams = match config.upstreams {
@@ -147,71 +106,6 @@ impl Dns {
         drop(self.end);
         self.tasks.wait().await;
     }
-}
-
-struct Bound {
-    address: SocketAddr,
-    udp: UdpSocket,
-    tcp: TcpListener,
-}
-
-/// Both sockets of a listener. TCP first: it refuses a second server on the address in every case.
-fn bind(listener: &Listener) -> Result<Bound, DnsError> {
-    let mut attempts = if listener.address.port() == 0 { ATTEMPTS } else { 1 };
-    loop {
-        attempts -= 1;
-        let failed = |protocol| {
-            move |source: io::Error| {
-                let hint = match source.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        "another program answers there: stop it, or choose another address"
-                    }
-                    io::ErrorKind::PermissionDenied => "ports below 1024 need root: choose a higher one",
-                    io::ErrorKind::AddrNotAvailable => "no interface has this address",
-                    _ => "choose another address",
-                };
-                DnsError::Listen { address: listener.address, protocol, source, hint }
-            }
-        };
-        let tcp = tcp(listener, listener.address).map_err(failed("tcp"))?;
-        let address = tcp.local_addr().map_err(failed("tcp"))?;
-        match udp(listener, address) {
-            Ok(udp) => return Ok(Bound { address, udp, tcp }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
-            Err(error) => return Err(failed("udp")(error)),
-        }
-    }
-}
-
-fn socket(listener: &Listener, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(listener.address), kind, Some(protocol))?;
-    socket.set_nonblocking(true)?;
-    if listener.address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    match (listener.before_address, listener.address.is_ipv4()) {
-        (false, _) => {}
-        (true, true) => socket.set_freebind_v4(true)?,
-        (true, false) => socket.set_freebind_v6(true)?,
-    }
-    Ok(socket)
-}
-
-fn tcp(listener: &Listener, address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(listener, Type::STREAM, Protocol::TCP)?;
-    // Connections of a server that has just ended are in TIME_WAIT; a server that still runs is refused all the same.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(128)?;
-    TcpListener::from_std(socket.into())
-}
-
-fn udp(listener: &Listener, address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = socket(listener, Type::DGRAM, Protocol::UDP)?;
-    // The kernel gives what net.core.rmem_max allows; less is no fault.
-    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 async fn serve_udp<C: Catalog>(socket: UdpSocket, responder: Arc<Responder<C>>, tasks: TaskTracker) {

@@ -316,6 +316,25 @@ async fn an_address_in_use_is_named_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_are_bound_already_are_taken_over() {
+    let tcp = std::net::TcpListener::bind("[::1]:0").unwrap();
+    let udp = UdpSocket::bind(tcp.local_addr().unwrap()).unwrap();
+    let config = DnsConfig {
+        zone: Zone::new("portolan.internal", 5).unwrap(),
+        listeners: vec![Listener::bound(udp, tcp).unwrap()],
+        upstreams: None,
+        resolv_conf: "/nonexistent".into(),
+        metrics: Arc::default(),
+    };
+    let metrics = config.metrics.clone();
+    let server = Server { dns: Dns::start(config, Arc::new(Ready(Some(Copies::new(1))))).unwrap(), metrics };
+    for how in ["+tcp", "+notcp"] {
+        assert_eq!(server.dig(&format!("{how} +short s.portolan.internal")).await, "10.9.0.1\n");
+    }
+    assert_eq!(server.dig("+short ns.dns.portolan.internal AAAA").await, "::1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_names_are_asked_of_the_upstream_resolver() {
     let upstream = upstream::start().await;
     let server = Server::forwarding(Some(Copies::new(1)), Some(vec![upstream]));
