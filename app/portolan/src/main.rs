@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     output::colors(cli.global.color);
     match start(cli) {
         Ok(code) => code,
+        Err(error) if problem::is_closed_stdout(&error) => ExitCode::SUCCESS,
         Err(error) => {
             problem::print(&error);
             ExitCode::FAILURE
@@ -59,7 +60,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Demo(args) => demo::main(global, args).await,
+        Verb::Demo(args) => demo::main(global, *args).await,
         Verb::Up(args) => up::main(global, *args).await,
         Verb::Run(args) => run::main(global, *args).await,
         Verb::Serve(args) => serve::main(global, *args).await,

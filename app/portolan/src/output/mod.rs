@@ -3,8 +3,10 @@
 //! stdout is data ([`table`], [`structured`]), stderr is talk ([`problem`]); both are readable without colour.
 
 pub(crate) mod age;
+pub(crate) mod instances;
 pub(crate) mod paint;
 pub(crate) mod problem;
+pub(crate) mod stream;
 pub(crate) mod structured;
 pub(crate) mod table;
 

@@ -4,6 +4,7 @@ use std::{fmt, io::Write};
 
 use anstyle::{AnsiColor, Effects, Style};
 use portolan_cli::{ConfigError, TokenError};
+use portolan_client::ClientError;
 
 const ERROR: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
 const HINT: Style = AnsiColor::Cyan.on_default().effects(Effects::BOLD);
@@ -96,10 +97,28 @@ fn collect(error: &anyhow::Error, hints: &mut Vec<String>) {
         } else if cause.downcast_ref::<TokenError>().is_some() {
             Some("give the token itself by PORTOLAN_TOKEN, or another file by --token-file".to_owned())
         } else {
-            None
+            cause.downcast_ref().and_then(of_client)
         };
         hints.extend(hint);
     }
+}
+
+fn of_client(error: &ClientError) -> Option<String> {
+    match error {
+        ClientError::NobodyThere { .. } | ClientError::Strange { .. } => {
+            Some("--server (or PORTOLAN_SERVER) names another place".to_owned())
+        }
+        ClientError::Refused { status, .. } if matches!(status.as_u16(), 401 | 403) => Some(
+            "ask from the registry's machine, or give its token by PORTOLAN_TOKEN or --token-file".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// Whether it is only that the reader of stdout has seen enough, as `head` does.
+pub(crate) fn is_closed_stdout(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref().map(std::io::Error::kind);
+    error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe))
 }
 
 #[cfg(test)]

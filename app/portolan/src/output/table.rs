@@ -80,11 +80,10 @@ mod tests {
         let mut table = Table::new(&["NAME", "STATE", "AGE"]);
         table.row(["web-0", "passing", "5s"].map(plain));
         table.row(["a-longer-name", "", "2h"].map(plain));
-        assert_eq!(table.lines(), [
-            "NAME           STATE    AGE",
-            "web-0          passing  5s",
-            "a-longer-name  -        2h"
-        ]);
+        assert_eq!(
+            table.lines(),
+            ["NAME           STATE    AGE", "web-0          passing  5s", "a-longer-name  -        2h"]
+        );
     }
 
     #[test]

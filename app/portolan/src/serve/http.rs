@@ -87,8 +87,7 @@ mod tests {
     fn a_log_line_is_the_tutorials() {
         let request =
             Request::builder().uri("/healthz").header("user-agent", "Go-http-client/1.1").body(Body::empty());
-        let line =
-            log_line("192.0.2.1:4000".parse().unwrap(), SystemTime::UNIX_EPOCH, &request.unwrap());
+        let line = log_line("192.0.2.1:4000".parse().unwrap(), SystemTime::UNIX_EPOCH, &request.unwrap());
         assert_eq!(
             line,
             "192.0.2.1:4000 - - [Thu, 01 Jan 1970 00:00:00 UTC] \"GET /healthz HTTP/1.1\" Go-http-client/1.1"

@@ -32,7 +32,8 @@ pub(crate) fn sockets() -> anyhow::Result<Inherited> {
         .filter(|count| (0..=1024).contains(count))
         .with_context(|| format!("LISTEN_FDS is {count:?}: it must be a number of sockets"))?;
     // Own copies of the descriptors, the one way to take them over without a claim that the compiler cannot check.
-    let this = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open a descriptor of this process")?;
+    let this =
+        pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open a descriptor of this process")?;
     for number in FIRST..FIRST + count {
         let socket = pidfd_getfd(&this, number, PidfdGetfdFlags::empty())
             .map_err(io::Error::from)
@@ -46,7 +47,9 @@ pub(crate) fn sockets() -> anyhow::Result<Inherited> {
                 inherited.tcp.push(socket);
             }
             Ok(SocketType::DGRAM) => inherited.udp.push(socket),
-            Ok(kind) => bail!("the inherited descriptor {number} is of kind {kind:?}: only TCP and UDP are served"),
+            Ok(kind) => {
+                bail!("the inherited descriptor {number} is of kind {kind:?}: only TCP and UDP are served")
+            }
             Err(error) => {
                 return Err(io::Error::from(error))
                     .with_context(|| format!("the inherited descriptor {number} is no socket"));

@@ -66,7 +66,8 @@ pub(crate) fn open(udp_echo: bool) -> anyhow::Result<Sockets> {
 /// The ports that `portolan run` told in `PORTOLAN_PORTS`. `PORT` alone is too common a name to be believed.
 fn published() -> anyhow::Result<Vec<PublishedPort>> {
     match std::env::var("PORTOLAN_PORTS") {
-        Ok(text) => serde_json::from_str(&text).context("the variable PORTOLAN_PORTS is not what `portolan run` writes"),
+        Ok(text) => serde_json::from_str(&text)
+            .context("the variable PORTOLAN_PORTS is not what `portolan run` writes"),
         Err(_) => Ok(Vec::new()),
     }
 }

@@ -20,7 +20,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use portolan_cli::{Global, ServeArgs};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::{about::About, access_log::Log};
@@ -36,6 +36,7 @@ pub(crate) async fn main(global: Global, args: ServeArgs) -> anyhow::Result<Exit
     // From the first moment on: a signal during the start ends it in good order as well.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let told = signal(SignalKind::user_defined1()).context("cannot listen to SIGUSR1")?;
 
     let log = Log::to_stdout();
     log.line("Starting dynamic port server...");
@@ -65,7 +66,7 @@ pub(crate) async fn main(global: Global, args: ServeArgs) -> anyhow::Result<Exit
     if let Some(udp) = sockets.udp {
         tokio::spawn(echo::run(udp));
     }
-    let toggling = tokio::spawn(toggle(about.clone(), args.unhealthy_after));
+    let toggling = tokio::spawn(toggle(about.clone(), told, args.unhealthy_after));
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -102,10 +103,7 @@ pub(crate) async fn main(global: Global, args: ServeArgs) -> anyhow::Result<Exit
 }
 
 /// Turns health over at each SIGUSR1, and off after the time that `--unhealthy-after` says.
-async fn toggle(about: Arc<About>, unhealthy_after: Option<Duration>) {
-    let Ok(mut told) = signal(SignalKind::user_defined1()) else {
-        return tracing::warn!("cannot listen to SIGUSR1: turn this server unhealthy by POST /unhealthy");
-    };
+async fn toggle(about: Arc<About>, mut told: Signal, unhealthy_after: Option<Duration>) {
     let mut timer = unhealthy_after.map(|after| Box::pin(tokio::time::sleep(after)));
     loop {
         let due = async {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use portolan_cli::{Global, ServeArgs};
 use portolan_client::{Client, Endpoint, Keeper};
-use portolan_model::{CheckKind, CheckSpec, Incarnation, Name, Registration};
+use portolan_model::{CheckKind, CheckSpec, Name, Registration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,6 @@ fn registration(args: &ServeArgs, about: &About, elsewhere: bool) -> Registratio
         ..CheckSpec::new(CheckKind::Http { path: "/healthz".to_owned() })
     };
     Registration {
-        incarnation: Incarnation::new(format!("{:016x}", rand::random::<u64>())),
         service: Some(args.service.clone()),
         // A registry on this machine knows the machine's name best: it may have been given another.
         node: elsewhere.then(|| about.node.clone()),

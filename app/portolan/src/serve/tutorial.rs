@@ -80,7 +80,8 @@ async fn ask(
         let status = response.status();
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let json = kind.is_some_and(|kind| kind.contains("json"));
-        let body = Limited::new(response.into_body(), LIMIT).collect().await.map_err(anyhow::Error::from_boxed)?;
+        let body =
+            Limited::new(response.into_body(), LIMIT).collect().await.map_err(anyhow::Error::from_boxed)?;
         anyhow::Ok((status, json, body.to_bytes().to_vec()))
     };
     match tokio::time::timeout(TIMEOUT, exchange).await {
