@@ -128,15 +128,15 @@ fn parse(path: &Path, text: &str, command: &Command) -> Result<Vec<Default>, Con
     Ok(defaults)
 }
 
-/// The command with the file's values as defaults.
-pub(crate) fn with_defaults(mut command: Command, defaults: &[Default]) -> Command {
+/// The command with the file's values as defaults of `verb`, which has the flags of `up`.
+pub(crate) fn with_defaults(mut command: Command, verb: &str, defaults: &[Default]) -> Command {
     for default in defaults {
         let values = default.values.clone();
         let set = |arg: clap::Arg| arg.default_values(values);
         command = if default.global {
             command.mut_arg(&default.id, set)
         } else {
-            command.mut_subcommand("up", |up| up.mut_arg(&default.id, set))
+            command.mut_subcommand(verb, |verb| verb.mut_arg(&default.id, set))
         };
     }
     command

@@ -36,12 +36,14 @@ pub fn parse_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, 
     let arguments = go_flags::rewrite(arguments);
     let color = color_choice(&arguments);
     let matches = command().color(color).try_get_matches_from(&arguments)?;
-    let Some(("up", up)) = matches.subcommand() else { return Ok(Cli::from_arg_matches(&matches)?) };
+    let Some((verb @ ("up" | "demo"), up)) = matches.subcommand() else {
+        return Ok(Cli::from_arg_matches(&matches)?);
+    };
     let Some(path) = up.get_one::<PathBuf>("config") else { return Ok(Cli::from_arg_matches(&matches)?) };
 
     // The file's values become the defaults of the flags: clap then keeps the precedence by itself.
     let defaults = config_file::read(path, &command())?;
-    let command = config_file::with_defaults(command().color(color), &defaults);
+    let command = config_file::with_defaults(command().color(color), verb, &defaults);
     let matches = command.try_get_matches_from(&arguments)?;
     Ok(Cli::from_arg_matches(&matches)?)
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use portolan_model::{CheckSpec, Name, PortRequest, PublishedPort};
 
 use crate::{
-    Label,
+    Label, UpArgs,
     values::{duration, duration_or_zero},
 };
 
@@ -101,6 +101,10 @@ pub struct DemoArgs {
     /// A network namespace of its own for each copy, or the host's network [default: own as root, else host].
     #[arg(long, value_name = "KIND")]
     pub network: Option<Network>,
+
+    /// The flags of `portolan up`.
+    #[command(flatten)]
+    pub up: UpArgs,
 }
 
 /// Arguments of the hidden `portolan holder`, as `portolan up` writes them.

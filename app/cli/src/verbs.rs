@@ -32,7 +32,7 @@ pub enum Verb {
 Examples:
   portolan demo                 # three copies; Ctrl-C ends it and leaves nothing behind
   portolan demo --replicas 10   # ten copies")]
-    Demo(DemoArgs),
+    Demo(Box<DemoArgs>),
 
     /// Run the catalog, its API and page, DNS and the data plane in this process
     #[command(after_help = "\

@@ -6,7 +6,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use portolan_model::{Name, Protocol, PublishedPort};
-use portolan_netlink::{process, sockdiag};
+use portolan_netlink::{
+    process,
+    sockdiag::{self, SockDiagError, State},
+};
 
 /// How long a command may take to bind its ports before it is said that it did not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,15 +49,18 @@ pub(crate) async fn tell(name: Name, pid: u32, ports: Vec<PublishedPort>) {
 type Bound = BTreeSet<(Protocol, SocketAddr)>;
 
 /// The sockets of a process and its descendants that wait for clients.
-fn look(pid: u32) -> Result<Bound, portolan_netlink::NetlinkError> {
+fn look(pid: u32) -> Result<Bound, SockDiagError> {
     let inodes = process::inodes_of_tree(pid);
     let mut bound = Bound::new();
     for protocol in Protocol::ALL {
-        for socket in sockdiag::waiting(protocol)? {
-            if inodes.contains(&socket.inode) {
-                bound.insert((protocol, socket.local));
-            }
-        }
+        let sockets = match sockdiag::all(protocol) {
+            // A kernel without SCTP sockets has none that could be bound.
+            Err(SockDiagError::Unsupported(_)) => continue,
+            sockets => sockets?,
+        };
+        let waits = |state| matches!(state, State::Bound | State::Listening);
+        let ours = sockets.iter().filter(|socket| waits(socket.state) && inodes.contains(&socket.inode));
+        bound.extend(ours.map(|socket| (protocol, socket.local)));
     }
     Ok(bound)
 }

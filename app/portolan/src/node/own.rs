@@ -1,0 +1,142 @@
+//! Networks of instances' own: the namespace and the mappings that lead to it, made and unmade together.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use portolan_apply::{DataPlane, Stats};
+use portolan_model::{Mapping, MappingKey, Name, Network};
+use portolan_plan::PlanConfig;
+use portolan_ports::Lease;
+use portolan_sandbox::{Forwarding, SandboxConfig, Sandboxes};
+
+use super::error::NodeError;
+
+/// How namespaces and the table are to be.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnConfig {
+    /// Subnets and names.
+    pub(crate) sandboxes: SandboxConfig,
+    /// The table.
+    pub(crate) plan: PlanConfig,
+    /// What the instances' `resolv.conf` says.
+    pub(crate) resolv_conf: String,
+}
+
+/// Namespaces, forwarding and the data plane.
+pub(crate) struct OwnNetwork {
+    sandboxes: Sandboxes,
+    forwarding: Forwarding,
+    dataplane: DataPlane,
+    resolv_conf: PathBuf,
+}
+
+impl OwnNetwork {
+    /// Makes the kernel agree with `leases`: removes namespaces that belong to none, remakes those that are missing,
+    /// and maps the ports of all.
+    pub(crate) fn open<'a>(
+        config: &OwnConfig,
+        data: &Path,
+        leases: impl Iterator<Item = &'a Lease>,
+    ) -> anyhow::Result<Self> {
+        let resolv_conf = data.join("resolv.conf");
+        std::fs::write(&resolv_conf, &config.resolv_conf)
+            .with_context(|| format!("writing {}", resolv_conf.display()))?;
+        let forwarding = Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")?;
+        let sandboxes = Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
+        let leases: Vec<_> = leases.filter(|lease| lease.network == Network::Own).collect();
+        let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.instance).collect();
+        for name in sandboxes.list().context("listing the instances' namespaces")? {
+            if !wanted.contains(&name) {
+                tracing::info!(instance = %name, "removing a namespace that belongs to nobody");
+                if let Err(error) = sandboxes.destroy(&name) {
+                    tracing::warn!(instance = %name, %error, "cannot remove everything of it");
+                }
+            }
+        }
+        let mappings = leases.iter().flat_map(|lease| mappings(lease)).collect();
+        let dataplane = DataPlane::start(config.plan.clone()).context("starting the data plane")?;
+        dataplane.set(mappings).context("mapping the ports of instances that still run")?;
+        Ok(Self { sandboxes, forwarding, dataplane, resolv_conf })
+    }
+
+    /// Free addresses, the same for the same name as long as nobody else has them.
+    pub(crate) fn choose_addresses(
+        &self,
+        name: &Name,
+        used: &BTreeSet<IpAddr>,
+    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), NodeError> {
+        self.sandboxes.choose_addresses(name, used).map_err(|error| NodeError::Addresses(error.to_string()))
+    }
+
+    /// The namespace, then the mappings. On an error neither is left.
+    pub(crate) fn connect(&mut self, lease: &Lease) -> Result<(), NodeError> {
+        let name = &lease.instance;
+        self.sandboxes
+            .create(name, lease.v4, lease.v6)
+            .map_err(|source| NodeError::Sandbox { name: name.clone(), source })?;
+        let mapped = self.dataplane.change(mappings(lease), Vec::new());
+        if mapped.is_err()
+            && let Err(error) = self.sandboxes.destroy(name)
+        {
+            tracing::warn!(instance = %name, %error, "cannot remove the namespace of a lease that failed");
+        }
+        mapped.map_err(|source| NodeError::DataPlane { name: name.clone(), source })
+    }
+
+    /// The mappings, then the namespace with all that still runs in it. Goes on after a failure and reports the first.
+    pub(crate) fn disconnect(&mut self, lease: &Lease) -> Result<(), NodeError> {
+        let name = &lease.instance;
+        let keys: Vec<MappingKey> = mappings(lease).iter().map(Mapping::key).collect();
+        let unmapped = self.dataplane.change(Vec::new(), keys);
+        let destroyed = self.sandboxes.destroy(name);
+        unmapped.map_err(|source| NodeError::DataPlane { name: name.clone(), source })?;
+        destroyed.map_err(|source| NodeError::Sandbox { name: name.clone(), source })
+    }
+
+    /// The namespace's file.
+    pub(crate) fn namespace(&self, name: &Name) -> String {
+        self.sandboxes.path(name).display().to_string()
+    }
+
+    /// What is mounted over `/etc/resolv.conf` inside.
+    pub(crate) fn resolv_conf(&self) -> &Path {
+        &self.resolv_conf
+    }
+
+    /// How the data plane does.
+    pub(crate) fn stats(&self) -> Stats {
+        self.dataplane.stats()
+    }
+
+    /// Removes the table and puts the kernel's settings back. Returns what failed.
+    pub(crate) fn close(self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if let Err(error) = self.dataplane.stop() {
+            failures.push(format!("removing the nftables table: {error}"));
+        }
+        if let Err(error) = self.forwarding.restore() {
+            failures.push(format!("putting forwarding settings back: {error}"));
+        }
+        if let Err(error) = std::fs::remove_file(&self.resolv_conf) {
+            failures.push(format!("removing {}: {error}", self.resolv_conf.display()));
+        }
+        failures
+    }
+}
+
+/// One mapping for each protocol of each port.
+fn mappings(lease: &Lease) -> Vec<Mapping> {
+    let of = |port: &portolan_model::PublishedPort, protocol| Mapping {
+        protocol,
+        address: port.address,
+        host: port.host,
+        container: port.container,
+        v4: lease.v4,
+        v6: lease.v6,
+    };
+    lease.ports.iter().flat_map(|port| port.protocols.iter().map(|protocol| of(port, protocol))).collect()
+}

@@ -1,0 +1,98 @@
+//! What `up` runs with: the flags (which `portolan-cli` has already merged with environment and file), made whole.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use ipnet::{Ipv4Net, Ipv6Net};
+use portolan_cli::{Global, InstanceSubnet, Pool, UpArgs};
+use portolan_netlink::route;
+
+/// Everything that `up` is told.
+#[derive(Clone, Debug)]
+pub(crate) struct UpConfig {
+    pub(crate) data: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) register_listen: SocketAddr,
+    pub(crate) dns_listen: SocketAddr,
+    pub(crate) zone: String,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) node: String,
+    /// Where clients reach this machine, best first. Never empty.
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) v4: Ipv4Net,
+    pub(crate) v6: Ipv6Net,
+    /// Whether instances get networks of their own.
+    pub(crate) dataplane: bool,
+    pub(crate) ttl: Duration,
+    pub(crate) remove_after: Duration,
+    pub(crate) quarantine: Duration,
+    pub(crate) token: Option<String>,
+}
+
+/// 10.213.0.0/16 is seldom used by anybody; the /64 is of the block for private use (RFC 4193) and spells "porto".
+const INSTANCES_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16);
+const INSTANCES_V6: Ipv6Net =
+    Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfd70, 0x6f72, 0x746f, 0, 0, 0, 0, 0), 64);
+
+impl UpConfig {
+    /// Fills in what the machine itself says. Touches nothing.
+    pub(crate) fn new(global: &Global, args: &UpArgs) -> anyhow::Result<Self> {
+        let (mut v4, mut v6) = (INSTANCES_V4, INSTANCES_V6);
+        for subnet in &args.instance_subnet {
+            match *subnet {
+                InstanceSubnet::V4(subnet) => v4 = subnet,
+                InstanceSubnet::V6(subnet) => v6 = subnet,
+            }
+        }
+        for (n, pool) in args.pools.iter().enumerate() {
+            if let Some(other) = args.pools[..n].iter().find(|p| p.name == pool.name || p.range.overlaps(pool.range)) {
+                bail!("the pools {other} and {pool} have a name or ports in common: give each its own");
+            }
+        }
+        let node = match &args.node_name {
+            Some(node) => node.clone(),
+            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        };
+        Ok(Self {
+            data: global.data_dir(),
+            listen: args.listen,
+            register_listen: args.register_listen,
+            dns_listen: args.dns_listen,
+            zone: args.zone.clone(),
+            pools: args.pools.clone(),
+            node,
+            addresses: addresses(&args.advertise)?,
+            v4,
+            v6,
+            dataplane: !args.no_dataplane && rustix::process::geteuid().is_root(),
+            ttl: args.ttl,
+            remove_after: args.remove_after,
+            quarantine: args.quarantine,
+            token: global.read_token().context("the API's token")?,
+        })
+    }
+
+    /// The first address of the IPv4 subnet: the gateway of every instance, and its name server.
+    pub(crate) fn gateway_v4(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.v4.network().to_bits() + 1)
+    }
+}
+
+/// As given, else those by which this machine reaches the world, else the loopback: a machine without a network still
+/// serves itself.
+fn addresses(advertise: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+    if !advertise.is_empty() {
+        return Ok(advertise.to_vec());
+    }
+    let primary = route::primary_addresses().context("reading this machine's addresses")?;
+    let mut addresses: Vec<IpAddr> = primary.v4.map(IpAddr::V4).into_iter().collect();
+    addresses.extend(primary.v6.map(IpAddr::V6));
+    if addresses.is_empty() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(addresses)
+}
