@@ -132,7 +132,7 @@ impl Portolan {
         words.push(found);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().current_dir(self.folder.path());
-        for kept in ["PATH", "LANG", "RUST_BACKTRACE", "RUST_LOG"] {
+        for kept in ["PATH", "LANG", "RUST_BACKTRACE", "PORTOLAN_LOG"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }
