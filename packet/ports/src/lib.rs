@@ -10,8 +10,11 @@
 pub mod allocate;
 pub mod bitmap;
 pub mod choose;
+pub mod clock;
 pub mod hold;
 pub mod holder;
+pub mod journal;
+pub mod lease;
 pub mod pool;
 pub mod quarantine;
 pub mod sticky;
