@@ -12,9 +12,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use portolan_model::{Filter, Instance, Transition};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
-use crate::Snapshot;
+use crate::{Registry, Snapshot};
 
 /// The most changes that are handed out at once; a reader asks again for the rest.
 const BATCH: usize = 512;
@@ -34,17 +37,52 @@ impl Change {
     /// What a reader who sees only what `filter` matches learns of this change: an instance that begins to match is
     /// added for it, and one that ceases to match is removed. `None` when it concerns nothing of that.
     pub fn seen_through(&self, filter: &Filter) -> Option<Transition> {
-        let before = match (&self.transition, &self.previous) {
-            (Transition::Removed(last), None) => filter.matches(last),
-            (_, previous) => previous.as_ref().is_some_and(|previous| filter.matches(previous)),
-        };
         let instance = self.transition.instance();
-        let after = !matches!(self.transition, Transition::Removed(_)) && filter.matches(instance);
-        match (before, after) {
+        match self.matched(filter) {
             (false, false) => None,
             (false, true) => Some(Transition::Added(instance.clone())),
             (true, false) => Some(Transition::Removed(instance.clone())),
             (true, true) => Some(self.transition.clone()),
+        }
+    }
+
+    /// Whether [`Change::seen_through`] shows anything.
+    pub fn concerns(&self, filter: &Filter) -> bool {
+        self.matched(filter) != (false, false)
+    }
+
+    /// Whether it matched before, and whether it does now.
+    fn matched(&self, filter: &Filter) -> (bool, bool) {
+        let before = self.previous.as_ref().is_some_and(|previous| filter.matches(previous));
+        match &self.transition {
+            Transition::Removed(last) => (filter.matches(last), false),
+            Transition::Added(instance) | Transition::Changed(instance) => (before, filter.matches(instance)),
+        }
+    }
+}
+
+/// Returns when something that `filter` matches has changed since `since`, at the latest at `until`, and at once when
+/// that cannot be told any more or the registry shuts down.
+pub(crate) async fn wait_for_change(registry: &Registry, filter: &Filter, mut since: u64, until: Instant) {
+    let mut bell = registry.subscribe();
+    let closing = registry.closing();
+    loop {
+        bell.borrow_and_update();
+        match registry.changes(since) {
+            Changes::Resync => return,
+            Changes::Since(changes) => match changes.last() {
+                Some(_) if changes.iter().any(|change| change.concerns(filter)) => return,
+                Some(last) => {
+                    since = last.index;
+                    continue;
+                }
+                None => {}
+            },
+        }
+        tokio::select! {
+            rung = bell.changed() => if rung.is_err() { return },
+            () = sleep_until(until) => return,
+            () = closing.cancelled() => return,
         }
     }
 }

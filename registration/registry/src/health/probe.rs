@@ -143,6 +143,7 @@ fn root(error: &dyn std::error::Error) -> String {
 /// At most [`OUTPUT`] bytes, and nothing that moves the cursor of a terminal.
 fn cut(text: String) -> String {
     let mut clean: String = text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').collect();
-    clean.truncate(clean.floor_char_boundary(OUTPUT));
+    let end = (0..=OUTPUT.min(clean.len())).rev().find(|&at| clean.is_char_boundary(at)).unwrap_or(0);
+    clean.truncate(end);
     clean
 }
