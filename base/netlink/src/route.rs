@@ -1,7 +1,7 @@
 //! Links, addresses and routes of a network namespace over `NETLINK_ROUTE` (rtnetlink(7)).
 //!
-//! [`Rtnl`] is the door; what it can do is spread over [`link`] (veth pairs, up, MTU), [`address`], [`table`] (routes)
-//! and [`own`] (which addresses others can reach this machine by). It speaks to the namespace in which it was opened:
+//! [`Rtnl`] is the door; what it can do is spread over [`link`] (veth pairs, up, MTU), [`address`], [`table`] (routes),
+//! `neighbour` (who has which link layer address) and [`own`] (which addresses others can reach this machine by). It speaks to the namespace in which it was opened:
 //! for another one, open it there, `namespace.run(Rtnl::open)`.
 //!
 //! Messages are written and read by this crate's own flat codec: the few attributes of a veth, an address and a route
@@ -19,6 +19,7 @@ use crate::{
 
 pub mod address;
 pub mod link;
+mod neighbour;
 pub mod own;
 pub mod table;
 

@@ -121,6 +121,22 @@ fn routes_by_device_and_by_a_router_that_no_address_makes_known() {
 }
 
 #[test]
+fn a_neighbour_that_was_set_is_permanent_and_can_be_changed() {
+    need_root!();
+    private_namespace(|| {
+        let rtnl = Rtnl::open().unwrap();
+        rtnl.create_veth(&veth("a", "b")).unwrap();
+        let index = rtnl.link("a").unwrap().unwrap().index;
+        rtnl.set_up(index).unwrap();
+        for (text, last) in [("192.0.2.1", 1), ("192.0.2.1", 2), ("fe80::7", 3)] {
+            rtnl.set_neighbour(index, address(text), &[2, 0, 0, 0, 0, last]).unwrap();
+            let listed = ip(&format!("neighbour show {text}"));
+            assert!(listed.contains(&format!("02:00:00:00:00:0{last} PERMANENT")), "{listed}");
+        }
+    });
+}
+
+#[test]
 fn the_primary_addresses_are_those_of_the_way_to_the_world() {
     need_root!();
     let (node, outside) = (Namespace::new(), Namespace::new());
