@@ -17,6 +17,7 @@ use crate::{
     choose,
     pool::{Pool, Pools},
     quarantine::{Entry, Quarantine},
+    replay::Freed,
     sticky::Sticky,
     taken::Taken,
     usage::{Exhaustion, Usage},
@@ -60,11 +61,6 @@ impl Allocator {
     /// What it remembers of former choices.
     pub const fn sticky(&self) -> &Sticky {
         &self.sticky
-    }
-
-    /// What is in quarantine.
-    pub const fn quarantine(&self) -> &Quarantine {
-        &self.quarantine
     }
 
     /// Chooses and takes ports for all `requests`, or none. Answers in the order of the requests.
@@ -133,16 +129,9 @@ impl Allocator {
     pub fn release(&mut self, instance: &Name, ports: &[PublishedPort], now: Duration) {
         for port in ports {
             self.taken.remove(port);
-            let quarantine = self.pools.of(port.host.first()).map_or(Duration::ZERO, |pool| pool.quarantine);
-            if quarantine > Duration::ZERO {
-                for protocol in port.protocols.iter() {
-                    self.quarantine.insert(Entry {
-                        protocol,
-                        range: port.host,
-                        until: now.saturating_add(quarantine),
-                        owner: Some(instance.clone()),
-                    });
-                }
+            for protocol in port.protocols.iter() {
+                let instance = instance.clone();
+                self.quarantine(Freed { instance, protocol, range: port.host, at: now });
             }
             if self.sticky.recall(instance, &port.name, now) == Some(port.host) {
                 self.sticky.remember(instance, &port.name, port.host, now);
@@ -164,9 +153,24 @@ impl Allocator {
         }
     }
 
-    /// Puts a freed range of an earlier life back into quarantine.
-    pub fn quarantine_until(&mut self, entry: Entry) {
-        self.quarantine.insert(entry);
+    /// Keeps a freed range from others for as long as its pool says. Ports outside of every pool are not kept: a random
+    /// choice never takes them.
+    pub fn quarantine(&mut self, freed: Freed) {
+        let Freed { instance, protocol, range, at } = freed;
+        let time = self.pools.of(range.first()).map_or(Duration::ZERO, |pool| pool.quarantine);
+        if time > Duration::ZERO {
+            let until = at.saturating_add(time);
+            self.quarantine.insert(Entry { protocol, range, until, owner: Some(instance) });
+        }
+    }
+
+    /// The ranges that are kept from others, and since when.
+    pub fn freed(&self) -> impl Iterator<Item = Freed> {
+        self.quarantine.iter().filter_map(|entry| {
+            let time = self.pools.of(entry.range.first())?.quarantine;
+            let at = entry.until.saturating_sub(time);
+            Some(Freed { instance: entry.owner.clone()?, protocol: entry.protocol, range: entry.range, at })
+        })
     }
 
     /// What others have put into `ip_local_reserved_ports`: not chosen at random.

@@ -36,6 +36,11 @@ impl Hold {
         let (address, ports) = (port.address, port.host);
         port.protocols.iter().map(move |protocol| Self { protocol, address, ports })
     }
+
+    /// The same, one hold for each of its ports.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        self.ports.iter().filter_map(move |port| Some(Self { ports: PortRange::single(port).ok()?, ..self }))
+    }
 }
 
 impl fmt::Display for Hold {
