@@ -44,7 +44,7 @@ fn no_route_back() -> [Expression; 2] {
     let compare = Compare {
         operator: ComparisonOperator::Equal,
         register: Register::R1,
-        value: Data::new().field(&[0]),
+        value: Data::new().number(0),
     };
     [
         Expression::Fib(Fib { flags, result: FibResult::OutputInterface, to: Register::R1 }),

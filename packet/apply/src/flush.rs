@@ -1,0 +1,161 @@
+//! Deleting UDP connections that go to the wrong place, beside the owner.
+//!
+//! The kernel can only list all its connections, bucket by bucket: ten milliseconds for the usual 262,144 buckets even
+//! when they are empty (`ctnetlink_dump_table`). A caller that adds a mapping does not wait for that. A thread of its own
+//! lists them, once for all changes that came meanwhile, asks the owner which are stale by the plan as it is at that
+//! moment, and deletes those. [`Flushes::wait`] tells when everything asked for so far has been looked at.
+
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use portolan_model::Protocol;
+use portolan_netlink::{
+    conntrack::{self, Conntrack, ConntrackError},
+    route::{RouteError, Rtnl},
+};
+use portolan_plan::{Flow, Touched};
+
+use crate::{
+    queue::{Command, Sender},
+    stats::Shared,
+};
+
+/// So many flows are judged between two changes of mappings, which must not wait long.
+const JUDGED_AT_ONCE: usize = 512;
+/// Listing takes at most this part of a core's time.
+const SHARE: u32 = 5;
+
+/// What the owner has asked for, and what is done.
+#[derive(Debug, Default)]
+pub(crate) struct Flushes {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Touched,
+    requested: u64,
+    done: u64,
+    stop: bool,
+}
+
+/// Why a look at the connections failed.
+#[derive(Debug, thiserror::Error)]
+enum FlushError {
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
+    #[error(transparent)]
+    Addresses(#[from] RouteError),
+    #[error("the data plane has stopped")]
+    Stopped,
+}
+
+impl Flushes {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for flows of these ports to be looked at. Does not wait.
+    pub(crate) fn request(&self, touched: &Touched) {
+        if touched.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        state.pending.merge(touched);
+        state.requested += 1;
+        self.changed.notify_all();
+    }
+
+    /// The number of the last request.
+    pub(crate) fn requested(&self) -> u64 {
+        self.lock().requested
+    }
+
+    /// Waits until the request with this number is done; `false` if it is not within `patience`.
+    pub(crate) fn wait(&self, number: u64, patience: Duration) -> bool {
+        let state = self.lock();
+        let waited =
+            self.changed.wait_timeout_while(state, patience, |state| state.done < number && !state.stop);
+        waited.unwrap_or_else(PoisonError::into_inner).0.done >= number
+    }
+
+    /// Ends the thread after what it does now.
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// What was asked for since the last call, and the number of the last request in it; `None` to end.
+    fn next(&self) -> Option<(Touched, u64)> {
+        let state = self.lock();
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.pending.is_empty() && !state.stop)
+            .unwrap_or_else(PoisonError::into_inner);
+        (!state.stop).then(|| (std::mem::take(&mut state.pending), state.requested))
+    }
+
+    /// Works until [`Flushes::stop`].
+    pub(crate) fn run(&self, owner: &Sender, stats: &Shared) {
+        while let Some((touched, number)) = self.next() {
+            let start = Instant::now();
+            match flush(&touched, owner) {
+                Ok(0) => {}
+                Ok(deleted) => {
+                    tracing::debug!(deleted, took = ?start.elapsed(), "deleted stale UDP connections");
+                    stats.lock().flows_deleted += deleted;
+                }
+                Err(FlushError::Stopped) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "stale UDP connections may remain until they are silent for two minutes");
+                    stats.lock().failed_flushes += 1;
+                }
+            }
+            let pause = start.elapsed() * (SHARE - 1);
+            let mut state = self.lock();
+            state.done = number;
+            self.changed.notify_all();
+            let rested = self.changed.wait_timeout_while(state, pause, |state| !state.stop);
+            drop(rested);
+        }
+        self.stop();
+    }
+}
+
+/// One look at all UDP connections; says how many were deleted.
+fn flush(touched: &Touched, owner: &Sender) -> Result<u64, FlushError> {
+    let conntrack = Conntrack::open()?;
+    let filter = conntrack::Filter::protocol(Protocol::Udp);
+    let found = conntrack.flows(filter, |flow| touched.contains(&as_planned(flow)))?;
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let addresses = Rtnl::open()?.addresses()?;
+    let local: Arc<HashSet<IpAddr>> = Arc::new(addresses.iter().map(|address| address.net.addr()).collect());
+    let mut deleted = 0;
+    for chunk in found.chunks(JUDGED_AT_ONCE) {
+        let flows = chunk.iter().map(as_planned).collect();
+        let stale = owner
+            .ask(|reply| Command::Judge { flows, local: Arc::clone(&local), reply })
+            .map_err(|_| FlushError::Stopped)?;
+        for (flow, _) in chunk.iter().zip(stale).filter(|(_, stale)| *stale) {
+            deleted += u64::from(conntrack.delete(flow)?);
+        }
+    }
+    Ok(deleted)
+}
+
+fn as_planned(flow: &conntrack::Flow) -> Flow {
+    Flow {
+        protocol: flow.protocol,
+        client: flow.original.source,
+        asked: flow.original.destination,
+        server: flow.reply.source,
+        seen: flow.reply.destination,
+    }
+}
