@@ -59,9 +59,9 @@ fn compare(options: Options, count: u16, table: &mut Table) -> Result<()> {
     let mut ways = vec![Way::new("no mapping (the floor)".to_owned(), (INSTANCE, CONTAINER_PORT).into())];
 
     let mine = Way::new("Portolan".to_owned(), published);
-    let ours = Ours::start(&mine.network)?;
-    ours.add(&existing(count))?;
-    ours.add(&[measured(Protocol::Tcp, host), measured(Protocol::Udp, host)])?;
+    let ours = Ours::start(&mine.network, existing(count))?;
+    ours.add(&measured(Protocol::Tcp, host))?;
+    ours.add(&measured(Protocol::Udp, host))?;
     ways.push(mine);
 
     for backend in [Backend::Iptables, Backend::Nftables] {

@@ -78,8 +78,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
 fn compare(options: Options, count: u16, host: PortRange, table: &mut Table) -> Result<()> {
     let tcp = Protocols::TCP;
     let network = Network::new();
-    let ours = Ours::start(&network)?;
-    ours.add(&existing(count))?;
+    let ours = Ours::start(&network, existing(count))?;
     let peers = [Backend::Iptables, Backend::Nftables].map(|backend| Peer::start(backend, count));
     let mut mine = Times::default();
     let mut bare = Times::default();
@@ -108,7 +107,7 @@ fn compare(options: Options, count: u16, host: PortRange, table: &mut Table) -> 
 
 fn compare_blocks(options: Options, host: PortRange, table: &mut Table) -> Result<()> {
     let network = Network::new();
-    let ours = Ours::start(&network)?;
+    let ours = Ours::start(&network, Vec::new())?;
     let peers = [Backend::Iptables, Backend::Nftables].map(|backend| Peer::start(backend, 0));
     let (mut mine, mut bare) = (Times::default(), Times::default());
     let mut theirs = [Times::default(), Times::default()];
@@ -143,7 +142,7 @@ fn ours_round(network: &Network, ours: &Ours, host: PortRange, hold: bool, times
         for _ in 0..samples {
             let held = times.add.time(|| -> Result<_> {
                 let held = if hold { bind_all(host)? } else { Vec::new() };
-                ours.add(std::slice::from_ref(&mapping))?;
+                ours.add(&mapping)?;
                 Ok(held)
             })?;
             times.remove.time(|| -> Result<()> {

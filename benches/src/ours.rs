@@ -1,47 +1,57 @@
 //! Our data plane on the node of a network, in this process, as `portolan up` has it in its own.
 
-use anyhow::{Result, bail};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddrV6},
+};
+
+use anyhow::Result;
+use portolan_apply::DataPlane;
 use portolan_model::{Mapping, PortRange};
+use portolan_plan::PlanConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::network::Network;
 
-/// The data plane and the node it works on.
-pub(crate) struct Ours {}
+/// The data plane of a node.
+#[derive(Debug)]
+pub(crate) struct Ours(DataPlane);
 
 impl Ours {
-    /// Starts it on the node.
-    pub(crate) fn start(network: &Network) -> Result<Self> {
-        let _ = network;
-        Ok(Self {})
+    /// Starts it on the node with these mappings.
+    pub(crate) fn start(network: &Network, mappings: Vec<Mapping>) -> Result<Self> {
+        // Its sockets belong to the namespace of the thread that opens them.
+        Ok(Self(network.node.run(|| DataPlane::start(PlanConfig::default(), mappings))?))
     }
 
-    pub(crate) fn set(&self, _: &[Mapping]) -> Result<()> {
-        bail!("no")
+    /// Adds one mapping and waits until the kernel has it.
+    pub(crate) fn add(&self, mapping: &Mapping) -> Result<()> {
+        Ok(self.0.add(mapping.clone())?)
     }
-    pub(crate) fn add(&self, _: &[Mapping]) -> Result<()> {
-        Ok(())
+
+    /// Takes one mapping away and waits until the kernel has done so.
+    pub(crate) fn remove(&self, mapping: &Mapping) -> Result<()> {
+        Ok(self.0.remove(mapping.key())?)
     }
-    pub(crate) fn remove(&self, _: &Mapping) -> Result<()> {
-        Ok(())
-    }
+
+    /// Ends it and deletes its table.
     pub(crate) fn stop(self) -> Result<()> {
-        Ok(())
+        Ok(self.0.stop()?)
     }
-    pub(crate) fn abandon(self) {}
+
+    /// Ends it and leaves its table, as a crash does.
+    pub(crate) fn abandon(self) {
+        drop(self.0);
+    }
 }
 
-/// Binds every TCP port of the range in the namespace of the calling thread: dual stack, not listening.
-pub(crate) fn bind_all(range: PortRange) -> Result<Vec<Socket>> {
+/// Binds every TCP port of the range in the namespace of the calling thread, as the holder does: both IP versions on
+/// one socket, bound and never listening.
+pub(crate) fn bind_all(range: PortRange) -> io::Result<Vec<Socket>> {
     let bind = |port: u16| {
         let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
         socket.set_only_v6(false)?;
-        socket.bind(&SockAddr::from(std::net::SocketAddrV6::new(
-            std::net::Ipv6Addr::UNSPECIFIED,
-            port,
-            0,
-            0,
-        )))?;
+        socket.bind(&SockAddr::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0)))?;
         Ok(socket)
     };
     range.iter().map(bind).collect()

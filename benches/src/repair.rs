@@ -39,11 +39,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
             for samples in [&mut flush, &mut cold, &mut warm] {
                 samples.begin_round();
             }
-            let ours = cold.time(|| -> Result<_> {
-                let ours = Ours::start(&network)?;
-                ours.set(&all)?;
-                Ok(ours)
-            })?;
+            let ours = cold.time(|| Ours::start(&network, all.clone()))?;
             connect(&network)?;
             for _ in 0..3 {
                 // Counted from the moment in which nft says that it is done.
@@ -52,11 +48,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
             }
             // As after a crash: the owner is gone, its rules are not.
             ours.abandon();
-            let ours = warm.time(|| -> Result<_> {
-                let ours = Ours::start(&network)?;
-                ours.set(&all)?;
-                Ok(ours)
-            })?;
+            let ours = warm.time(|| Ours::start(&network, all.clone()))?;
             ours.stop()?;
         }
         table.row([

@@ -137,7 +137,10 @@ impl Portolan {
                 command.env(kept, value);
             }
         }
-        command.env("HOME", self.folder.path()).env("PORTOLAN_DATA", self.data());
+        command
+            .env("HOME", self.folder.path())
+            .env("TMPDIR", self.folder.path())
+            .env("PORTOLAN_DATA", self.data());
         command
     }
 
@@ -196,12 +199,11 @@ impl Portolan {
         }
     }
 
-    /// Every process that has this machine's data folder in its environment or arguments, with its command line.
+    /// Every process that has this machine's folder in its environment or arguments, with its command line.
     ///
     /// Those are Portolan's and all that it started, wherever they went. Parts of a test's own pipelines are too.
     pub fn processes(&self) -> Vec<(u32, String)> {
-        let data = self.data();
-        let mark = data.as_os_str().as_encoded_bytes();
+        let mark = self.folder.path().as_os_str().as_encoded_bytes();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };

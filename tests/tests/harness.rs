@@ -21,10 +21,16 @@ fn a_machine_has_named_namespaces_of_its_own() {
 fn commands_run_in_the_folder_of_the_machine_as_its_user() {
     need_root!();
     let machine = Portolan::new();
-    assert_eq!(programs::run(machine.program("pwd").arg("-P")).trim(), machine.folder().display().to_string());
+    assert_eq!(
+        programs::run(machine.program("pwd").arg("-P")).trim(),
+        machine.folder().display().to_string()
+    );
     assert_eq!(programs::run(machine.program("id").arg("-u")).trim(), "0");
     let machine = Portolan::unprivileged();
-    assert_eq!(programs::run(machine.program("pwd").arg("-P")).trim(), machine.folder().display().to_string());
+    assert_eq!(
+        programs::run(machine.program("pwd").arg("-P")).trim(),
+        machine.folder().display().to_string()
+    );
     assert_eq!(programs::run(machine.program("id").arg("-u")).trim(), "65534");
 }
 
@@ -35,7 +41,9 @@ fn nothing_that_a_machine_started_outlives_it() {
     // A grandchild in a session of its own, as a daemon would be.
     let mut shell = Background::start(machine.program("sh").args(["-c", "setsid sleep 1000 & exit 0"]));
     shell.wait(Duration::from_secs(10));
-    eventually(Duration::from_secs(10), || machine.processes().iter().any(|(_, command)| command.contains("1000")));
+    eventually(Duration::from_secs(10), || {
+        machine.processes().iter().any(|(_, command)| command.contains("1000"))
+    });
     let (pid, _) = machine.processes().remove(0);
     drop(machine);
     let gone = || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|bytes| bytes.is_empty());
