@@ -86,13 +86,14 @@ impl Hook {
     }
 }
 
-/// What happens to a packet that reaches the end of a base chain.
+/// What happens to a packet that reaches the end of a base chain. Numbers: `NF_ACCEPT` and `NF_DROP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
 pub enum Policy {
     /// Goes on.
-    Accept,
+    Accept = 1,
     /// Is thrown away.
-    Drop,
+    Drop = 0,
 }
 
 impl Policy {

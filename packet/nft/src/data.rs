@@ -1,7 +1,9 @@
 //! Values as the kernel stores them: the bytes of one field, or of several beside each other (a concatenation).
 
 use std::{
+    cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -9,11 +11,37 @@ use std::{
 ///
 /// Fields of a concatenation begin at multiples of 4 bytes; a single field keeps its own length, as the kernel
 /// wants it. Made field by field, in the order of the set's types: `Data::new().protocol(6).port(80)`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Default)]
 pub struct Data {
     bytes: Vec<u8>,
-    // How many fields were appended: decides about padding. Not on the wire.
+    // How many fields were appended: decides about padding. Not on the wire, so not compared.
     fields: u8,
+}
+
+impl PartialEq for Data {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Data {}
+
+impl PartialOrd for Data {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Data {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes.cmp(&other.bytes)
+    }
+}
+
+impl Hash for Data {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
 }
 
 impl Data {

@@ -87,3 +87,8 @@ impl Element {
             && self.comment == other.comment
     }
 }
+
+/// As the kernel wants timeouts. At least 1, since 0 would mean none.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}

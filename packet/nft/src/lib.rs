@@ -6,12 +6,19 @@
 //! `packet/plan` decides what the rules are, `packet/apply` owns the one table and keeps it so.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bytecode;
 mod chain;
 mod data;
 mod datatype;
+mod decode;
+mod describe;
 mod element;
+mod encode;
 mod error;
 mod expr;
+mod fake;
+mod kernel;
+mod key_typeof;
 pub mod matches;
 mod register;
 mod rule;
@@ -20,8 +27,10 @@ mod selector;
 mod set;
 pub mod statement;
 mod table;
+mod text;
 mod transaction;
 mod verdict;
+mod wire;
 
 pub use chain::{BaseChain, Chain, ChainKind, Hook, Policy, priority};
 pub use data::Data;
@@ -34,6 +43,8 @@ pub use expr::{
     LimitUnit, Log, LogTarget, Lookup, LookupResult, Masquerade, MetaKey, Nat, NatFlags, NatKind, Numgen,
     NumgenKind, Payload, PayloadBase, Quota, Range, Redirect, Reject, Unknown,
 };
+pub use fake::Fake;
+pub use kernel::Kernel;
 pub use register::Register;
 pub use rule::{IntoExpressions, Rule};
 pub use ruleset::{FilledChain, FilledSet, Ruleset};

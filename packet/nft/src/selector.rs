@@ -61,6 +61,27 @@ pub enum Selector {
 }
 
 impl Selector {
+    /// Those without a parameter.
+    pub(crate) const PLAIN: [Self; 17] = [
+        Self::IpSource,
+        Self::IpDestination,
+        Self::Ip6Source,
+        Self::Ip6Destination,
+        Self::L4Proto,
+        Self::NfProto,
+        Self::SourcePort,
+        Self::DestinationPort,
+        Self::Mark,
+        Self::InputInterface,
+        Self::OutputInterface,
+        Self::CtMark,
+        Self::CtState,
+        Self::CtStatus,
+        Self::CtDirection,
+        Self::DestinationType,
+        Self::SourceType,
+    ];
+
     /// The type of what it gives.
     pub const fn data_type(&self) -> DataType {
         match self {

@@ -1,0 +1,118 @@
+//! Reading a whole table as it was at one moment.
+
+use portolan_netlink::message::{Message, MessageWriter};
+
+use super::{Kernel, socket};
+use crate::{
+    Chain, Element, Error, FilledChain, FilledSet, Nft as _, Rule, Ruleset, Set, Table, decode, encode,
+    wire::{self, Kind, attribute as a},
+};
+
+/// How often a table is read anew that changes while it is read.
+const ATTEMPTS: u32 = 10;
+
+impl Kernel {
+    pub(super) fn dump_table(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
+        for _ in 0..ATTEMPTS {
+            let before = self.generation()?;
+            let ruleset = self.dump_once(table);
+            if self.generation()? == before {
+                return ruleset;
+            }
+            // What was read is of two moments, and so is an error such as a set that has gone meanwhile.
+            tracing::debug!(%table, "the table changed while it was read; reading again");
+        }
+        Err(Error::Unstable { table: table.to_string(), attempts: ATTEMPTS })
+    }
+
+    fn dump_once(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
+        let found = self.get(
+            Kind::GetTable,
+            Some(table.family),
+            |to| to.str0(a::table::NAME, &table.name),
+            decode::table,
+        )?;
+        let Some(table) = found else { return Ok(None) };
+        let chains: Vec<Chain> =
+            self.list(Kind::GetChain, &table, a::chain::TABLE, |message| decode::chain(message, &table))?;
+        let rules: Vec<Rule> =
+            self.list(Kind::GetRule, &table, a::rule::TABLE, |message| decode::rule(message, &table))?;
+        let sets: Vec<Set> =
+            self.list(Kind::GetSet, &table, a::set::TABLE, |message| decode::set(message, &table))?;
+        let mut ruleset = Ruleset::new(table);
+        for set in sets {
+            let elements = self.elements(&ruleset.table, &set)?;
+            ruleset.sets.push(FilledSet { set, elements });
+        }
+        ruleset.chains = chains.into_iter().map(|chain| FilledChain { chain, rules: Vec::new() }).collect();
+        for rule in rules {
+            if let Some(filled) = ruleset.chains.iter_mut().find(|filled| filled.chain.name == rule.chain) {
+                filled.rules.push(rule);
+            }
+        }
+        Ok(Some(ruleset))
+    }
+
+    /// All objects of one kind in a table. `name` is the attribute that names the table.
+    fn list<T>(
+        &self,
+        kind: Kind,
+        table: &Table,
+        name: u16,
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.collect(
+            kind,
+            |to| {
+                to.raw(&encode::fixed(table.family));
+                to.str0(name, &table.name);
+            },
+            |list: &mut Vec<T>, message| {
+                list.extend(read(message)?);
+                Ok(())
+            },
+        )
+    }
+
+    pub(super) fn elements(&self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
+        let raw = self.collect(
+            Kind::GetElement,
+            |to| {
+                to.raw(&encode::fixed(table.family));
+                to.str0(a::list::TABLE, &table.name);
+                to.str0(a::list::SET, &set.name);
+            },
+            |raw: &mut Vec<decode::Raw>, message| {
+                if let Some(elements) = message.attributes(wire::FIXED).find(a::list::ELEMENTS) {
+                    for element in elements.nested() {
+                        raw.extend(decode::element(element, set)?);
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(decode::assemble(set, raw))
+    }
+
+    fn collect<T>(
+        &self,
+        kind: Kind,
+        write: impl Fn(&mut MessageWriter),
+        mut each: impl FnMut(&mut Vec<T>, &Message<'_>) -> Result<(), Error>,
+    ) -> Result<Vec<T>, Error> {
+        let (list, error) = self
+            .socket
+            .dump(
+                kind.message(),
+                write,
+                || (Vec::new(), None),
+                |(list, error): &mut (Vec<T>, Option<Error>), message| {
+                    if error.is_none() {
+                        *error = each(list, message).err();
+                    }
+                },
+            )
+            .map_err(socket)?;
+        error.map_or(Ok(list), Err)
+    }
+}
