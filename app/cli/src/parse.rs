@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{
+    CommandFactory, FromArgMatches,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     Cli,
@@ -35,7 +38,10 @@ pub fn parse() -> Result<Cli, ParseError> {
 pub fn parse_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ParseError> {
     let arguments = go_flags::rewrite(arguments);
     let color = color_choice(&arguments);
-    let matches = command().color(color).try_get_matches_from(&arguments)?;
+    let matches = command()
+        .color(color)
+        .try_get_matches_from(&arguments)
+        .map_err(|error| with_dashes_suggested(error, &arguments))?;
     let Some((verb @ ("up" | "demo"), up)) = matches.subcommand() else {
         return Ok(Cli::from_arg_matches(&matches)?);
     };
@@ -46,6 +52,17 @@ pub fn parse_from(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, 
     let command = config_file::with_defaults(command().color(color), verb, &defaults);
     let matches = command.try_get_matches_from(&arguments)?;
     Ok(Cli::from_arg_matches(&matches)?)
+}
+
+/// `portolan run -p http ./server` is what people type first: tell them about the two dashes.
+fn with_dashes_suggested(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let run =
+        arguments.iter().skip(1).any(|word| word == "run") && !arguments.iter().any(|word| word == "--");
+    if run && error.kind() == ErrorKind::UnknownArgument {
+        let tip = "two dashes go before the command: portolan run -p http -- ./server";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// What `--color` says, before anything else is known: errors of the command line itself honour it as well.

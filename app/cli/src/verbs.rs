@@ -1,6 +1,6 @@
 //! All verbs, with the examples of their help.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -154,14 +154,18 @@ pub struct DoctorArgs {
     )]
     pub pools: Vec<crate::Pool>,
 
-    /// The addresses that `portolan up` is to listen on. Repeatable.
+    /// The addresses that `portolan up` is to listen on for HTTP. Repeatable.
     #[arg(
         long,
         value_name = "ADDRESS",
         value_delimiter = ',',
-        default_value = "127.0.0.1:10080,127.0.0.1:10081,127.0.0.1:10053"
+        default_value = "127.0.0.1:10080,127.0.0.1:10081"
     )]
-    pub listen: Vec<std::net::SocketAddr>,
+    pub listen: Vec<SocketAddr>,
+
+    /// The address that `portolan up` is to listen on for DNS.
+    #[arg(long, value_name = "ADDRESS", env = "PORTOLAN_DNS_LISTEN", default_value = "127.0.0.1:10053")]
+    pub dns_listen: SocketAddr,
 }
 
 /// Flags of `portolan completions`.

@@ -1,5 +1,6 @@
 //! Colours that mean something: how an instance or a check of this machine is.
 
+use anstyle::{AnsiColor, Style};
 use portolan_model::State;
 
 /// How things are. The colour only repeats what the text says.
@@ -13,6 +14,18 @@ pub(crate) enum Tone {
     Bad,
     /// Not known, or gone: dim.
     Faint,
+}
+
+impl Tone {
+    /// For text outside of tables.
+    pub(crate) const fn style(self) -> Style {
+        match self {
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Warn => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+            Self::Faint => Style::new().dimmed(),
+        }
+    }
 }
 
 impl From<State> for Tone {

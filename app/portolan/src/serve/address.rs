@@ -54,7 +54,8 @@ fn of_endpoint(text: &str) -> Option<IpAddr> {
 
 /// The addresses from which this machine reaches others.
 fn machine() -> Vec<IpAddr> {
-    match portolan_netlink::route::primary_addresses() {
+    // Portolan's own links to instances are no way in.
+    match portolan_netlink::route::primary_addresses_except(&[portolan_sandbox::SandboxConfig::LINK_PREFIX]) {
         Ok(primary) => primary.iter().collect(),
         Err(error) => {
             tracing::warn!(%error, "cannot read this machine's addresses: -advertised-ip says which to use");

@@ -1,6 +1,6 @@
 //! `portolan resolve`: what clients of the DNS server get for a name, asked over the network as they do.
 
-mod ask;
+pub(crate) mod ask;
 
 use std::{collections::BTreeMap, net::IpAddr, process::ExitCode};
 

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
 
 /// Asks `server` for the records of `kind` at `name`.
-pub(super) async fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> anyhow::Result<Message> {
+pub(crate) async fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> anyhow::Result<Message> {
     let mut question = Message::query();
     question.add_query(Query::query(name.clone(), kind));
     let mut edns = Edns::new();
