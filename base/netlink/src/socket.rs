@@ -150,12 +150,10 @@ impl Socket {
     pub fn receive(&self, buffer: &mut Vec<u8>, wait: Option<Duration>) -> Result<bool, NetlinkError> {
         let deadline = wait.map(|wait| Instant::now() + wait);
         loop {
-            if !self.wait(deadline)? {
-                return Ok(false);
-            }
             buffer.clear();
             buffer.reserve(DATAGRAM);
             let flags = (rustix::net::RecvFlags::TRUNC | rustix::net::RecvFlags::DONTWAIT).bits();
+            // Read before waiting: most answers are there when `send` returns, and the wait is a call of its own.
             match self.inner.recv_from(buffer, flags as i32) {
                 Ok((_, from)) if from.port_number() != 0 => {}
                 Ok((bytes, _)) if bytes > buffer.len() => {
@@ -163,7 +161,9 @@ impl Socket {
                 }
                 Ok(_) => return Ok(true),
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::INTR | Errno::AGAIN) => {}
+                    Some(Errno::INTR) => {}
+                    Some(Errno::AGAIN) if self.wait(deadline)? => {}
+                    Some(Errno::AGAIN) => return Ok(false),
                     Some(Errno::NOBUFS) => return Err(NetlinkError::Overrun),
                     _ => return Err(NetlinkError::Io { call: "receive", source: error }),
                 },

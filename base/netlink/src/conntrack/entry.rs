@@ -129,9 +129,9 @@ impl Flow {
     }
 }
 
-/// `struct nfgenmsg`.
-pub(super) const fn fixed(family: Family) -> [u8; FIXED] {
-    [family.number(), 0, 0, 0]
+/// `struct nfgenmsg`; `None` is all families.
+pub(super) fn fixed(family: Option<Family>) -> [u8; FIXED] {
+    [family.map_or(0, Family::number), 0, 0, 0]
 }
 
 /// What the kernel shall sort out before it answers. A kernel that does not know the filter answers with everything.
@@ -153,7 +153,7 @@ pub(super) fn write_filter(writer: &mut MessageWriter, protocol: Protocol, port:
 
 /// Says which entry is meant. It always has a tuple: without one the kernel would delete all entries.
 pub(super) fn write_key(writer: &mut MessageWriter, flow: &Flow) {
-    writer.raw(&fixed(flow.original.family()));
+    writer.raw(&fixed(Some(flow.original.family())));
     writer.nest(ORIGINAL, |w| {
         w.nest(TUPLE_IP, |w| write_addresses(w, &flow.original));
         w.nest(TUPLE_PROTOCOL, |w| {

@@ -134,6 +134,38 @@ fn tcp_flows_survive_a_flush_of_udp() {
 }
 
 #[test]
+fn few_flows_are_read_in_one_walk_and_none_in_no_walk() {
+    let both = Filter::protocol(Protocol::Udp);
+    let one = Filter { family: Some(Family::V6), ..both };
+    assert_eq!(walks(both, Some(0)), []);
+    assert_eq!(walks(both, Some(1)), [None]);
+    for many in [None, Some(FEW)] {
+        assert_eq!(walks(both, many), [Some(Family::V4), Some(Family::V6)]);
+    }
+    assert_eq!(walks(one, Some(1)), [Some(Family::V6)]);
+}
+
+#[test]
+fn many_flows_of_both_families_are_told_apart() {
+    need_root!();
+    private_namespace(|| {
+        nft::load(RULES);
+        let ports: Vec<u16> = (10_000..10_000 + FEW as u16).collect();
+        // Some sockets at a time: the test may not have thousands of open files.
+        for part in ports.chunks(100) {
+            drop(send(part));
+        }
+        let conntrack = Conntrack::open().unwrap();
+        assert!(count().unwrap() >= FEW);
+        let range = PortRange::new(10_000, 10_009).unwrap();
+        assert_eq!(conntrack.flush_udp(Some(range), |flow| flow.original.source.is_ipv4()).unwrap(), 10);
+        assert_eq!(conntrack.flush_udp(PortRange::single(10_005).ok(), |_| true).unwrap(), 1);
+        let left = conntrack.flows(Filter::protocol(Protocol::Udp), |_| true).unwrap();
+        assert_eq!(left.len(), 2 * FEW - 11);
+    });
+}
+
+#[test]
 fn the_kernel_itself_sorts_out_by_port() {
     need_root!();
     private_namespace(|| {
@@ -142,7 +174,7 @@ fn the_kernel_itself_sorts_out_by_port() {
         let conntrack = Conntrack::open().unwrap();
         let answered = |ports: Option<PortRange>| {
             let filter = Filter { ports, ..Filter::protocol(Protocol::Udp) };
-            let write = |writer: &mut MessageWriter| write_filter(writer, filter, Family::V4);
+            let write = |writer: &mut MessageWriter| write_filter(writer, filter, Some(Family::V4));
             conntrack.socket.dump(GET, write, || 0, |count, _| *count += 1).unwrap()
         };
         assert_eq!((answered(None), answered(PortRange::single(5001).ok())), (3, 1));
