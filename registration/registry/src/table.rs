@@ -103,6 +103,7 @@ impl Table {
         self.leases.set(name, now.elapsed + ttl);
         if instance.state == State::Expired {
             let alive = first_state(instance.check.as_ref());
+            self.unstored.insert(name.clone());
             self.set(Instance {
                 state: alive,
                 since: now.wall,
