@@ -86,11 +86,18 @@ impl Site {
     pub fn new() -> Self {
         let [host, outside, transit, one, two] = std::array::from_fn(|_| Namespace::new());
         host.forward();
-        let to_world = ["192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64", "2001:db8:1::2/64"];
+        for namespace in [&host, &outside, &transit, &one, &two] {
+            // Neighbours are asked for from a link-local address, which otherwise is not ready for a second or two.
+            namespace.sysctl("net/ipv6/conf/all/accept_dad", "0");
+            namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
+        }
+        let to_world = ["192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64"];
         link(
             End::new(&host, "eth0", &to_world),
             End::new(&outside, "eth0", &["192.0.2.9/24", "2001:db8:1::9/64"]),
         );
+        // Deprecated, so that it is not chosen as a source.
+        host.ip("address add 2001:db8:1::2/64 dev eth0 nodad preferred_lft 0");
         link(
             End::new(&host, "tr0", &["198.51.100.1/24", "2001:db8:2::1/64"]),
             End::new(&transit, "eth0", &["198.51.100.9/24", "2001:db8:2::9/64"]),
