@@ -14,7 +14,7 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// A port to publish: NAME[/PROTO[+PROTO]][:COUNT][=[[ADDRESS:]HOST]:CONTAINER][,pool=POOL]. Repeatable.
-    #[arg(short = 'p', long = "publish", value_name = "SPEC")]
+    #[arg(short = 'p', long = "port", visible_alias = "publish", value_name = "SPEC")]
     pub ports: Vec<PortRequest>,
 
     /// The instance's name; copies get -0, -1 and so on behind it [default: from the command].
@@ -58,7 +58,7 @@ pub struct RunArgs {
     pub stop_timeout: Duration,
 
     /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 

@@ -174,7 +174,7 @@ fn rows(instances: &[&Arc<Instance>]) -> Table {
         table.row([
             plain(instance.key.name.as_str()),
             plain(&*instance.node),
-            plain(crate::output::instances::ports(instance)),
+            plain(crate::output::instances::ports(&instance.ports)),
             toned(Tone::from(instance.state), instance.state.as_str()),
             plain(age::since(instance.registered)),
         ]);

@@ -5,9 +5,12 @@
 //! * a server to try it with: [`serve`];
 //! * questions: [`verbs`], printed by [`output`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod demo;
 mod holder;
 mod launch;
+mod node;
 mod output;
 mod run;
 mod serve;

@@ -1,6 +1,9 @@
 //! What `portolan run` asks of `portolan up` on the same machine, over the unix socket of the data folder.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,15 @@ pub enum Network {
     Own,
     /// The host's network: the process binds the host port itself.
     Host,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Own => "own",
+            Self::Host => "host",
+        })
+    }
 }
 
 /// A process told apart from a later one with the same number: pid and start time (field 22 of `/proc/PID/stat`,

@@ -1,10 +1,8 @@
 //! A lease: the right of an instance to its host ports.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub use portolan_model::Network;
 use portolan_model::{Incarnation, Mapping, Name, PortRequest, PublishedPort};
 use portolan_netlink::process::PidIdentity;
 use serde::{Deserialize, Serialize};
@@ -13,25 +11,6 @@ use crate::hold::Hold;
 
 /// The process that a lease ends with: `portolan run`, not the command that it runs.
 pub type Owner = PidIdentity;
-
-/// Where the instance's process listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// In a network namespace of its own; the host ports are mapped to it.
-    Own,
-    /// On the host's network: it binds the host ports itself.
-    Host,
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Own => "own",
-            Self::Host => "host",
-        })
-    }
-}
 
 /// What an instance asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

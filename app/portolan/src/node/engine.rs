@@ -5,16 +5,15 @@
 //! what belongs to nobody, all in one.
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
 use portolan_model::{
-    Incarnation, LeaseReply, LeaseRequest, LeaseUsage, Name, Network, NodePorts, Owner,
+    Incarnation, LeaseReply, LeaseRequest, LeaseUsage, Name, Network, NodePorts, Owner, PoolUsage,
 };
 use portolan_netlink::process::PidIdentity;
-use portolan_ports::{Ports, PortsConfig};
+use portolan_ports::{Lease, Ports, PortsConfig, Recovered};
 
 use super::{
     error::NodeError,
@@ -41,60 +40,71 @@ pub(crate) struct Engine {
     config: NodeConfig,
     ports: Ports,
     own: Option<OwnNetwork>,
-    shut_down: bool,
 }
 
 impl Engine {
     /// Opens the journal, keeps the leases whose supervisors live, and makes kernel and namespaces agree with them.
     pub(crate) fn open(config: NodeConfig) -> anyhow::Result<Self> {
         let (ports, recovered) = Ports::open(config.ports.clone())?;
-        for warning in &recovered.warnings {
-            tracing::warn!("{warning}");
-        }
-        for lease in &recovered.dropped {
-            tracing::info!(instance = %lease.instance, "its supervisor is gone: its ports are free again");
-        }
+        report(&recovered);
         let own = match &config.own {
-            Ok(own) => Some(OwnNetwork::open(own, &config.data, ports.leases())?),
+            Ok(own) => match OwnNetwork::open(own, &config.data, ports.leases()) {
+                Ok(own) => Some(own),
+                Err(error) => {
+                    for problem in ports.close().problems {
+                        tracing::error!("not cleaned up: {problem}");
+                    }
+                    return Err(error);
+                }
+            },
             Err(_) => None,
         };
-        if ports.leases().next().is_some() {
-            tracing::info!(leases = ports.leases().count(), "took over what the last `up` left");
-        }
-        Ok(Self { config, ports, own, shut_down: false })
+        Ok(Self { config, ports, own })
     }
 
     /// Ports for an instance, and with [`Network::Own`] a namespace whose mappings work when this returns. The same
     /// answer for the same owner. On an error nothing is left behind.
     pub(crate) fn lease(&mut self, request: &LeaseRequest) -> Result<LeaseReply, NodeError> {
+        let name = &request.instance;
         if !alive(request.owner) {
             return Err(NodeError::NoOwner(request.owner));
         }
-        if let Some(lease) = self.ports.get(&request.instance) {
-            let owner = lease.owner;
-            if owner == request.owner && lease.answers(request) {
-                return Ok(self.reply(lease));
+        let known = self.ports.get(name).map(|lease| lease.request.clone());
+        if let Some(known) = known {
+            let owner = owner(known.owner);
+            if owner == request.owner && known.requests == request.ports && known.network == request.network {
+                let lease = self.ports.lease(portolan_ports::LeaseRequest {
+                    incarnation: request.incarnation.clone(),
+                    ..known
+                })?;
+                return Ok(self.reply(&lease));
             }
             if owner == request.owner {
-                return Err(NodeError::Different(request.instance.clone()));
+                return Err(NodeError::Different(name.clone()));
             }
             if alive(owner) {
-                return Err(NodeError::NameTaken { name: request.instance.clone(), owner });
+                return Err(NodeError::NameTaken { name: name.clone(), owner });
             }
-            self.take_back(&request.instance)?;
+            self.take_back(name)?;
         }
         let (v4, v6) = match request.network {
             Network::Host => (None, None),
-            Network::Own => self.choose_addresses(&request.instance)?,
+            Network::Own => self.choose_addresses(name)?,
         };
-        let lease = self.ports.lease(request, v4, v6)?;
+        let lease = self.ports.lease(portolan_ports::LeaseRequest {
+            instance: name.clone(),
+            incarnation: request.incarnation.clone(),
+            owner: identity(request.owner),
+            requests: request.ports.clone(),
+            network: request.network,
+            v4,
+            v6,
+        })?;
         if let Some(own) = self.own.as_mut().filter(|_| request.network == Network::Own)
             && let Err(error) = own.connect(&lease)
         {
-            // The namespace and the mappings have been undone; the numbers were never reachable: no quarantine needed.
-            if let Err(error) = self.ports.release(&request.instance) {
-                tracing::warn!(instance = %request.instance, %error, "cannot give back the ports of a lease that failed");
-            }
+            // The namespace and the mappings have been undone already.
+            self.ports.release(name, &request.incarnation);
             return Err(error);
         }
         Ok(self.reply(&lease))
@@ -109,19 +119,22 @@ impl Engine {
     /// Closes the sockets that hold the ports of an instance on the host's network, which is about to bind them.
     pub(crate) fn give_up_holds(&mut self, name: &Name, life: &Incarnation) -> Result<(), NodeError> {
         self.check(name, life)?;
-        Ok(self.ports.give_up_holds(name)?)
+        Ok(self.ports.give_up_hold(name)?)
     }
 
-    /// Binds them again.
+    /// Binds them again. What somebody else still has is tried again by [`Engine::maintain`].
     pub(crate) fn hold_again(&mut self, name: &Name, life: &Incarnation) -> Result<(), NodeError> {
         self.check(name, life)?;
-        Ok(self.ports.hold_again(name)?)
+        if !self.ports.hold_again(name)? {
+            tracing::debug!(instance = %name, "a port is still in use; it is held when it is free again");
+        }
+        Ok(())
     }
 
     /// Takes back what belongs to supervisors that are gone, and says whose it was.
     pub(crate) fn reap(&mut self) -> Vec<Name> {
-        let gone: Vec<Name> =
-            self.ports.leases().filter(|l| !alive(l.owner)).map(|l| l.instance.clone()).collect();
+        let gone = self.ports.leases().filter(|lease| !lease.request.owner.is_alive());
+        let gone: Vec<Name> = gone.map(|lease| lease.request.instance.clone()).collect();
         for name in &gone {
             tracing::warn!(instance = %name, "its supervisor is gone: ports and namespace are taken back");
             if let Err(error) = self.take_back(name) {
@@ -131,58 +144,75 @@ impl Engine {
         gone
     }
 
+    /// Compares holds and reservation with what they should be, and mends them.
+    pub(crate) fn maintain(&mut self) {
+        let done = self.ports.maintain();
+        if done.reserved_again {
+            tracing::warn!("somebody changed ip_local_reserved_ports: the pools are in it again");
+        }
+        if !done.strays.is_empty() {
+            tracing::warn!(holds = done.strays.len(), "let go of ports that were held for nobody");
+        }
+        for problem in done.problems {
+            tracing::error!("{problem}; trying again");
+        }
+    }
+
     /// What the pools have left and who has what.
     pub(crate) fn usage(&mut self) -> NodePorts {
-        let leases = self.ports.leases().map(|lease| LeaseUsage {
-            instance: lease.instance.clone(),
-            owner: lease.owner,
-            network: lease.network,
-            ports: lease.ports.clone(),
-            addresses: lease.v4.map(IpAddr::V4).into_iter().chain(lease.v6.map(IpAddr::V6)).collect(),
+        let pools = self.ports.usage().into_iter().map(|usage| PoolUsage {
+            name: usage.pool,
+            range: usage.range,
+            used: usage.used,
+            quarantined: usage.quarantined,
+            free: usage.free,
+            largest_block: usage.largest_block,
         });
-        NodePorts { node: self.config.node.clone(), leases: leases.collect(), pools: self.ports.usage() }
+        let pools = pools.collect();
+        let leases = self.ports.leases().map(|lease| LeaseUsage {
+            instance: lease.request.instance.clone(),
+            owner: owner(lease.request.owner),
+            network: lease.request.network,
+            ports: lease.ports.clone(),
+            addresses: addresses(lease).collect(),
+        });
+        NodePorts { node: self.config.node.clone(), leases: leases.collect(), pools }
     }
 
     /// How the data plane does, for the metrics; `None` where there is none.
-    pub(crate) fn dataplane(&mut self) -> Option<portolan_apply::Stats> {
+    pub(crate) fn dataplane(&self) -> Option<portolan_apply::Stats> {
         self.own.as_ref().map(OwnNetwork::stats)
     }
 
     /// Ends. With leases whose supervisors live, rules, holds and journal stay for the next `up`, and packets flow on
     /// meanwhile; without, nothing is left. Returns what could not be cleaned up.
-    pub(crate) fn shut_down(&mut self) -> Vec<String> {
+    pub(crate) fn close(mut self) -> Vec<String> {
         self.reap();
-        self.shut_down = true;
         let live = self.ports.leases().count();
+        let mut failures = Vec::new();
         if live > 0 {
             tracing::info!(leases = live, "instances still run: their ports stay as they are for the next `up`");
-            return Vec::new();
-        }
-        let mut failures = Vec::new();
-        if let Some(own) = self.own.take() {
+        } else if let Some(own) = self.own.take() {
             failures.extend(own.close());
         }
-        failures.extend(self.ports.close());
+        failures.extend(self.ports.close().problems);
         failures
     }
 
-    /// Whether [`Engine::shut_down`] was called.
-    pub(crate) const fn is_shut_down(&self) -> bool {
-        self.shut_down
-    }
-
-    /// Path first, then the number: no packet is sent to where nobody is.
+    /// Path first, then the number: no packet is sent to where nobody is. Goes on after a failure; what failed is
+    /// tried again by [`Engine::reap`], as the lease stays.
     fn take_back(&mut self, name: &Name) -> Result<(), NodeError> {
         let Some(lease) = self.ports.get(name).cloned() else { return Ok(()) };
-        if let Some(own) = self.own.as_mut().filter(|_| lease.network == Network::Own) {
+        if let Some(own) = self.own.as_mut().filter(|_| lease.request.network == Network::Own) {
             own.disconnect(&lease)?;
         }
-        Ok(self.ports.release(name)?)
+        self.ports.release(name, &lease.request.incarnation);
+        Ok(())
     }
 
     fn check(&self, name: &Name, life: &Incarnation) -> Result<(), NodeError> {
         match self.ports.get(name) {
-            Some(lease) if lease.incarnation == *life => Ok(()),
+            Some(lease) if lease.request.incarnation == *life => Ok(()),
             _ => Err(NodeError::NotFound(name.clone())),
         }
     }
@@ -192,30 +222,56 @@ impl Engine {
             let why = self.config.own.as_ref().err().cloned().unwrap_or_default();
             return Err(NodeError::NoDataPlane(why));
         };
-        let used: BTreeSet<IpAddr> = self
-            .ports
-            .leases()
-            .flat_map(|lease| lease.v4.map(IpAddr::V4).into_iter().chain(lease.v6.map(IpAddr::V6)))
-            .collect();
-        own.choose_addresses(name, &used)
+        own.choose_addresses(name, &self.ports.leases().flat_map(addresses).collect())
     }
 
-    fn reply(&self, lease: &portolan_ports::Lease) -> LeaseReply {
-        let own = self.own.as_ref().filter(|_| lease.network == Network::Own);
+    fn reply(&self, lease: &Lease) -> LeaseReply {
+        let request = &lease.request;
+        let own = self.own.as_ref().filter(|_| request.network == Network::Own);
         LeaseReply {
             ports: lease.ports.clone(),
             addresses: self.config.addresses.clone(),
             node: self.config.node.clone(),
-            network: lease.network,
-            namespace: own.map(|own| own.namespace(&lease.instance)),
+            network: request.network,
+            namespace: own.map(|own| own.namespace(&request.instance)),
             resolv_conf: own.map(|own| own.resolv_conf().display().to_string()),
             holder: self.ports.holder_socket().display().to_string(),
-            v4: lease.v4,
-            v6: lease.v6,
+            v4: request.v4,
+            v6: request.v6,
         }
     }
 }
 
+fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
+    lease.request.v4.map(IpAddr::V4).into_iter().chain(lease.request.v6.map(IpAddr::V6))
+}
+
+fn report(recovered: &Recovered) {
+    if !recovered.kept.is_empty() {
+        tracing::info!(leases = recovered.kept.len(), "took over what the last `up` left");
+    }
+    for (lease, why) in &recovered.dropped {
+        tracing::info!(instance = %lease.request.instance, ?why, "its ports are free again");
+    }
+    for lease in &recovered.unheld {
+        tracing::warn!(instance = %lease.request.instance, "another process has one of its ports: not held until that ends");
+    }
+    for damage in &recovered.damage {
+        tracing::warn!("{damage}");
+    }
+    if let Some(error) = &recovered.unprotected {
+        tracing::warn!("{error}");
+    }
+}
+
 fn alive(owner: Owner) -> bool {
-    PidIdentity { pid: owner.pid, start_time: owner.start_time }.is_alive()
+    identity(owner).is_alive()
+}
+
+const fn identity(owner: Owner) -> PidIdentity {
+    PidIdentity { pid: owner.pid, start_time: owner.start_time }
+}
+
+const fn owner(identity: PidIdentity) -> Owner {
+    Owner { pid: identity.pid, start_time: identity.start_time }
 }

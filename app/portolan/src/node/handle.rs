@@ -10,15 +10,23 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{engine::Engine, error::NodeError};
 
-type Work = Box<dyn FnOnce(&mut Engine) + Send>;
+/// What the thread is asked.
+enum Work {
+    /// Anything.
+    Do(Box<dyn FnOnce(&mut Engine) + Send>),
+    /// To end, and to say what could not be cleaned up.
+    Close(oneshot::Sender<Vec<String>>),
+}
 
 /// How many requests may wait. A thousand copies starting at once wait in `run`, not here.
 const QUEUE: usize = 256;
 
 /// How often the owners of leases are looked at.
 const REAP_INTERVAL: Duration = Duration::from_millis(500);
+/// Every how many of these looks the holds are compared with what they should be.
+const MAINTAIN_EVERY: u64 = 10;
 
-/// Cheap to clone; the engine ends when [`NodeHandle::shut_down`] is called.
+/// Cheap to clone; the engine ends when [`NodeHandle::close`] is called.
 #[derive(Clone)]
 pub(crate) struct NodeHandle {
     work: mpsc::Sender<Work>,
@@ -69,22 +77,29 @@ impl NodeHandle {
             // A caller that has gone away does not undo what it asked for; `reap` or a repeated request does.
             let _ = reply.send(work(engine));
         });
-        self.work.send(work).await.map_err(|_| NodeError::ShuttingDown)?;
+        self.work.send(Work::Do(work)).await.map_err(|_| NodeError::ShuttingDown)?;
         answer.await.map_err(|_| NodeError::ShuttingDown)
     }
 
-    /// Ends the engine: gives everything back when no instance lives, else leaves it to the next `up`. What could not
-    /// be cleaned up is reported, one line each.
-    pub(crate) async fn shut_down(&self) -> Vec<String> {
-        self.call(Engine::shut_down).await.unwrap_or_default()
+    /// See [`Engine::close`]. Whoever asks after that gets [`NodeError::ShuttingDown`].
+    pub(crate) async fn close(&self) -> Vec<String> {
+        let (reply, answer) = oneshot::channel();
+        match self.work.send(Work::Close(reply)).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| vec!["the node's thread ended before its time".to_owned()]),
+            Err(_) => Vec::new(),
+        }
     }
 }
 
 fn serve(mut engine: Engine, mut work: mpsc::Receiver<Work>) {
-    while !engine.is_shut_down()
-        && let Some(work) = work.blocking_recv()
-    {
-        work(&mut engine);
+    while let Some(work) = work.blocking_recv() {
+        match work {
+            Work::Do(work) => work(&mut engine),
+            Work::Close(reply) => {
+                let _ = reply.send(engine.close());
+                return;
+            }
+        }
     }
 }
 
@@ -92,9 +107,17 @@ fn serve(mut engine: Engine, mut work: mpsc::Receiver<Work>) {
 async fn reap(handle: NodeHandle, gone: mpsc::UnboundedSender<Name>) {
     let mut interval = tokio::time::interval(REAP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for tick in 0_u64.. {
         interval.tick().await;
-        match handle.call(Engine::reap).await {
+        let maintain = tick % MAINTAIN_EVERY == MAINTAIN_EVERY - 1;
+        let looked = handle.call(move |engine| {
+            let gone = engine.reap();
+            if maintain {
+                engine.maintain();
+            }
+            gone
+        });
+        match looked.await {
             Ok(names) => {
                 for name in names {
                     if gone.send(name).is_err() {

@@ -7,9 +7,8 @@ use std::{
 };
 
 use anyhow::Context;
-use portolan_apply::{DataPlane, Stats};
+use portolan_apply::{DataPlane, PlanConfig, Stats};
 use portolan_model::{Mapping, MappingKey, Name, Network};
-use portolan_plan::PlanConfig;
 use portolan_ports::Lease;
 use portolan_sandbox::{Forwarding, SandboxConfig, Sandboxes};
 
@@ -45,10 +44,10 @@ impl OwnNetwork {
         let resolv_conf = data.join("resolv.conf");
         std::fs::write(&resolv_conf, &config.resolv_conf)
             .with_context(|| format!("writing {}", resolv_conf.display()))?;
-        let forwarding = Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")?;
         let sandboxes = Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
-        let leases: Vec<_> = leases.filter(|lease| lease.network == Network::Own).collect();
-        let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.instance).collect();
+        let forwarding = Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")?;
+        let leases: Vec<_> = leases.filter(|lease| lease.request.network == Network::Own).collect();
+        let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.request.instance).collect();
         for name in sandboxes.list().context("listing the instances' namespaces")? {
             if !wanted.contains(&name) {
                 tracing::info!(instance = %name, "removing a namespace that belongs to nobody");
@@ -57,9 +56,14 @@ impl OwnNetwork {
                 }
             }
         }
-        let mappings = leases.iter().flat_map(|lease| mappings(lease)).collect();
-        let dataplane = DataPlane::start(config.plan.clone()).context("starting the data plane")?;
-        dataplane.set(mappings).context("mapping the ports of instances that still run")?;
+        for lease in &leases {
+            let request = &lease.request;
+            if let Err(error) = sandboxes.ensure(&request.instance, request.v4, request.v6) {
+                tracing::error!(instance = %request.instance, %error, "cannot mend its network");
+            }
+        }
+        let mappings = leases.iter().flat_map(|lease| lease.mappings()).collect();
+        let dataplane = DataPlane::start(config.plan.clone(), mappings).context("starting the data plane")?;
         Ok(Self { sandboxes, forwarding, dataplane, resolv_conf })
     }
 
@@ -74,11 +78,11 @@ impl OwnNetwork {
 
     /// The namespace, then the mappings. On an error neither is left.
     pub(crate) fn connect(&mut self, lease: &Lease) -> Result<(), NodeError> {
-        let name = &lease.instance;
+        let name = &lease.request.instance;
         self.sandboxes
-            .create(name, lease.v4, lease.v6)
+            .create(name, lease.request.v4, lease.request.v6)
             .map_err(|source| NodeError::Sandbox { name: name.clone(), source })?;
-        let mapped = self.dataplane.change(mappings(lease), Vec::new());
+        let mapped = self.dataplane.change(Vec::new(), lease.mappings());
         if mapped.is_err()
             && let Err(error) = self.sandboxes.destroy(name)
         {
@@ -89,9 +93,9 @@ impl OwnNetwork {
 
     /// The mappings, then the namespace with all that still runs in it. Goes on after a failure and reports the first.
     pub(crate) fn disconnect(&mut self, lease: &Lease) -> Result<(), NodeError> {
-        let name = &lease.instance;
-        let keys: Vec<MappingKey> = mappings(lease).iter().map(Mapping::key).collect();
-        let unmapped = self.dataplane.change(Vec::new(), keys);
+        let name = &lease.request.instance;
+        let keys: Vec<MappingKey> = lease.mappings().iter().map(Mapping::key).collect();
+        let unmapped = self.dataplane.change(keys, Vec::new());
         let destroyed = self.sandboxes.destroy(name);
         unmapped.map_err(|source| NodeError::DataPlane { name: name.clone(), source })?;
         destroyed.map_err(|source| NodeError::Sandbox { name: name.clone(), source })
@@ -118,6 +122,9 @@ impl OwnNetwork {
         if let Err(error) = self.dataplane.stop() {
             failures.push(format!("removing the nftables table: {error}"));
         }
+        if let Err(error) = self.sandboxes.close() {
+            failures.push(format!("removing the gateways' addresses: {error}"));
+        }
         if let Err(error) = self.forwarding.restore() {
             failures.push(format!("putting forwarding settings back: {error}"));
         }
@@ -126,17 +133,4 @@ impl OwnNetwork {
         }
         failures
     }
-}
-
-/// One mapping for each protocol of each port.
-fn mappings(lease: &Lease) -> Vec<Mapping> {
-    let of = |port: &portolan_model::PublishedPort, protocol| Mapping {
-        protocol,
-        address: port.address,
-        host: port.host,
-        container: port.container,
-        v4: lease.v4,
-        v6: lease.v6,
-    };
-    lease.ports.iter().flat_map(|port| port.protocols.iter().map(|protocol| of(port, protocol))).collect()
 }

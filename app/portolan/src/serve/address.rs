@@ -21,7 +21,7 @@ pub(crate) async fn choose(args: &ServeArgs, published: &[PublishedPort]) -> any
             .hint("leave -register-instance-external-ip out, or say the address by -advertised-ip")
     };
     let external = if args.register_instance_external_ip { Some(cloud) } else { None };
-    let told = || published.iter().find_map(|port| from_run(port));
+    let told = || published.iter().find_map(from_run);
     first_of(external, args.advertised_ip, told, machine).await
 }
 

@@ -2,14 +2,24 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
 use portolan_cli::{Global, InstanceSubnet, Pool, UpArgs};
+use portolan_apply::PlanConfig;
+use portolan_model::PortRange;
 use portolan_netlink::route;
+use portolan_ports::{
+    Pools, PortsConfig,
+    ephemeral::{self, ephemeral_range},
+    reserve,
+};
+use portolan_sandbox::{SandboxConfig, resolv_conf};
+
+use crate::node::{NodeConfig, OwnConfig};
 
 /// Everything that `up` is told.
 #[derive(Clone, Debug)]
@@ -76,9 +86,58 @@ impl UpConfig {
         })
     }
 
-    /// The first address of the IPv4 subnet: the gateway of every instance, and its name server.
-    pub(crate) fn gateway_v4(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.v4.network().to_bits() + 1)
+    /// The addresses by which instances with networks of their own reach this machine, and its DNS.
+    pub(crate) fn gateways(&self) -> Vec<IpAddr> {
+        if self.dataplane { self.sandboxes().gateways().collect() } else { Vec::new() }
+    }
+
+    /// What the node's engine is told.
+    pub(crate) fn node(&self) -> anyhow::Result<NodeConfig> {
+        let pools = self.pools.iter().map(|pool| portolan_ports::Pool {
+            name: pool.name.clone(),
+            range: pool.range,
+            quarantine: self.quarantine,
+        });
+        let own = if self.dataplane {
+            Ok(OwnConfig {
+                sandboxes: self.sandboxes(),
+                plan: PlanConfig {
+                    instances: vec![self.v4.into(), self.v6.into()],
+                    outbound_ports: self.outbound_ports(),
+                    interfaces: Some(SandboxConfig::LINK_PREFIX.to_owned()),
+                    ..PlanConfig::default()
+                },
+                resolv_conf: resolv_conf(self.sandboxes().gateways(), &[&self.zone]),
+            })
+        } else {
+            Err("it was started without root, or with --no-dataplane".to_owned())
+        };
+        Ok(NodeConfig {
+            node: self.node.clone(),
+            addresses: self.addresses.clone(),
+            data: self.data.clone(),
+            ports: PortsConfig {
+                folder: self.data.join("ports"),
+                pools: Pools::new(pools.collect())?,
+                holder: std::env::current_exe().context("finding this program")?,
+                holder_args: vec!["holder".into()],
+                reserved_ports: Some(reserve::PATH.into()),
+            },
+            own,
+        })
+    }
+
+    /// The kernel's range for ports that nobody chose: the longest part of it that no pool has.
+    fn outbound_ports(&self) -> PortRange {
+        let mut parts = vec![ephemeral_range(Path::new(ephemeral::PATH)).unwrap_or(PlanConfig::default().outbound_ports)];
+        for pool in &self.pools {
+            parts = parts.into_iter().flat_map(|part| without(part, pool.range)).collect();
+        }
+        parts.into_iter().max_by_key(|part| part.count()).unwrap_or(PlanConfig::default().outbound_ports)
+    }
+
+    fn sandboxes(&self) -> SandboxConfig {
+        SandboxConfig { v4: Some(self.v4), v6: Some(self.v6), ..SandboxConfig::default() }
     }
 }
 
@@ -95,4 +154,14 @@ fn addresses(advertise: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
         addresses.push(Ipv4Addr::LOCALHOST.into());
     }
     Ok(addresses)
+}
+
+/// What is left of `part` on both sides of `hole`.
+fn without(part: PortRange, hole: PortRange) -> impl Iterator<Item = PortRange> {
+    if !part.overlaps(hole) {
+        return [Some(part), None].into_iter().flatten();
+    }
+    let below = hole.first().checked_sub(1).and_then(|last| PortRange::new(part.first(), last).ok());
+    let above = hole.last().checked_add(1).and_then(|first| PortRange::new(first, part.last()).ok());
+    [below, above].into_iter().flatten()
 }

@@ -29,6 +29,9 @@ use crate::{
 /// How long requests under way may take to end when `up` ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long resolvers may keep an answer, in seconds.
+const DNS_TTL: u32 = 5;
+
 /// Everything, running.
 pub(crate) struct Up {
     /// The catalog.
@@ -69,7 +72,7 @@ impl Up {
         listeners::probe(config.dns_listen, "DNS", "--dns-listen").map_err(refused)?;
 
         let counters = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
-        let node_config = node::config(config)?;
+        let node_config = config.node()?;
         if let Err(why) = &node_config.own {
             tracing::info!("instances run on the host's network only: {why}");
         }
@@ -84,7 +87,7 @@ impl Up {
                 Ok(Self { registry, node, dns, closing, servers, _socket: socket, _dataplane: dataplane, _folder: folder })
             }
             Err(error) => {
-                for failure in node.shut_down().await {
+                for failure in node.close().await {
                     tracing::error!("not cleaned up: {failure}");
                 }
                 Err(error)
@@ -124,7 +127,7 @@ impl Up {
             .merge(metrics::router(counters, node.clone()))
             .merge(api::router(registry.clone()));
         let local = api::router(registry.clone()).merge(node::router(node.clone(), info));
-        let tutorial = api::tutorial_router(registry.clone());
+        let tutorial = api::tutorial(registry.clone());
 
         let mut servers = JoinSet::new();
         servers.spawn(api::serve(TcpListener::from_std(page)?, public, closing.clone()));
@@ -150,7 +153,7 @@ impl Up {
         for dns in self.dns {
             dns.stop().await;
         }
-        failures.extend(self.node.shut_down().await);
+        failures.extend(self.node.close().await);
         failures
     }
 }
@@ -167,11 +170,16 @@ fn registry_config(config: &UpConfig, metrics: Arc<Metrics>) -> RegistryConfig {
         is_local: Arc::new(move |address: IpAddr| {
             advertised.contains(&address)
                 || instances.iter().any(|net| net.contains(&address))
-                || route::local_addresses().is_ok_and(|local| local.contains(&address))
+                || has_address(address)
         }),
         metrics,
         ..RegistryConfig::default()
     }
+}
+
+fn has_address(address: IpAddr) -> bool {
+    let addresses = route::Rtnl::open().and_then(|rtnl| rtnl.addresses());
+    addresses.is_ok_and(|all| all.iter().any(|own| own.net.addr() == address))
 }
 
 /// The server for everybody, and one on the gateway for instances with networks of their own, for whom names outside
@@ -179,7 +187,7 @@ fn registry_config(config: &UpConfig, metrics: Arc<Metrics>) -> RegistryConfig {
 fn start_dns(config: &UpConfig, metrics: &Arc<Metrics>, registry: &Registry) -> anyhow::Result<Vec<Dns>> {
     let start = |listener| {
         let config = DnsConfig {
-            zone: Zone::new(&config.zone)?,
+            zone: Zone::new(&config.zone, DNS_TTL)?,
             listeners: vec![listener],
             upstreams: None,
             resolv_conf: "/etc/resolv.conf".into(),
@@ -188,15 +196,16 @@ fn start_dns(config: &UpConfig, metrics: &Arc<Metrics>, registry: &Registry) -> 
         anyhow::Ok(Dns::start(config, Arc::new(registry.clone()))?)
     };
     let mut servers = vec![start(Listener::new(config.dns_listen))?];
-    if config.dataplane {
+    for gateway in config.gateways() {
         let gateway = Listener {
-            address: (config.gateway_v4(), 53).into(),
+            address: (gateway, 53).into(),
             forward_for: vec![config.v4.into(), config.v6.into()],
             before_address: true,
+            sockets: None,
         };
         match start(gateway) {
             Ok(server) => servers.push(server),
-            Err(error) => tracing::warn!("instances with a network of their own have no DNS: {error}"),
+            Err(error) => tracing::warn!("instances with a network of their own have no DNS there: {error}"),
         }
     }
     Ok(servers)

@@ -90,6 +90,11 @@ impl HolderClient {
         Ok(client)
     }
 
+    /// Where the first holder is reached: for a process that takes sockets itself.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Holds all of these, or none. None of them may be held already.
     pub fn hold(&mut self, holds: &[Hold]) -> Result<(), HoldError> {
         let mut wanted = holds.to_vec();

@@ -181,10 +181,7 @@ mod tests {
 
     #[test]
     fn this_kernel_has_what_the_data_plane_is_built_of() {
-        let rights = Rights::own();
-        if !rights.all() {
-            return eprintln!("skipped: needs root");
-        }
+        portolan_testkit::need_root!();
         let findings = Namespace::create().unwrap().run(features).unwrap();
         assert_eq!(findings.len(), 1 + all().len(), "{findings:?}");
         assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");

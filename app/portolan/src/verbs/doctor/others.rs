@@ -105,9 +105,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_drops_is_found_with_the_rule_that_helps() {
-        if !Rights::own().all() {
-            return eprintln!("skipped: needs root");
-        }
+        portolan_testkit::need_root!();
         let found = Namespace::create().unwrap().run(|| {
             let mut transaction = Transaction::new(Table::new(Family::Ip, "filter"));
             transaction.add_table();

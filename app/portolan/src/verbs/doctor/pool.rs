@@ -33,7 +33,7 @@ pub(super) fn look(pools: &[Pool], rights: Rights) -> Vec<Finding> {
     findings
 }
 
-/// `32768	60999`
+/// Two numbers with white space between.
 fn ephemeral(text: &str) -> Option<PortRange> {
     let mut numbers = text.split_whitespace().map(str::parse);
     PortRange::new(numbers.next()?.ok()?, numbers.next()?.ok()?).ok()

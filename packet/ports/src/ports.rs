@@ -1,0 +1,327 @@
+//! The ports of a node, all together: choose, hold, write down, and the same backwards.
+//!
+//! The order of a lease is choose, hold by bind, journal; the caller installs rules after that and takes them away
+//! before [`Ports::release`]. So no rule is ever there for a port that somebody else may bind, and whatever a crash
+//! interrupts, [`open`](Ports::open) and [`maintain`](Ports::maintain) find by comparing what is with what should be.
+//!
+//! Everything blocks, for a fraction of a millisecond (one bind and one fdatasync), and takes `&mut self`: one thread
+//! owns it and others send it their requests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs::File,
+    path::PathBuf,
+    time::Duration,
+};
+
+use portolan_model::{Incarnation, Name, PortName, PortRequest, Protocol, PublishedPort};
+
+use crate::{
+    allocate::Allocator,
+    clock::{Boot, since_boot},
+    hold::Hold,
+    holder::{HoldError, HolderClient, HolderError, wire::Failure},
+    journal::Journal,
+    lease::{Lease, LeaseRequest, Network},
+    pool::Pools,
+    replay::{Record, millis, snapshot},
+    reserve::Reservation,
+    usage::Usage,
+};
+
+mod activate;
+mod error;
+mod maintain;
+mod open;
+
+pub use activate::Activated;
+pub use error::{Occupant, PortsError};
+pub use maintain::{Closed, Maintained};
+pub use open::{Dropped, Recovered};
+
+/// How often another port is chosen when the kernel refuses one. Each time all that was found taken is avoided, so
+/// the second choice fails only if somebody took it in between or the pool is full of foreign sockets.
+const ATTEMPTS: usize = 32;
+/// How long a port that a foreign process has is not tried again: as long as TIME_WAIT, the usual reason.
+const FOREIGN: Duration = Duration::from_secs(60);
+
+/// What [`Ports`] needs to know.
+#[derive(Clone, Debug)]
+pub struct PortsConfig {
+    /// A folder for the journal and the holder's socket; made with mode 0700 when it is not there. One `Ports` at a
+    /// time has it. Its path has 90 bytes at most (a unix socket's has 107, unix(7)).
+    pub folder: PathBuf,
+    /// The pools.
+    pub pools: Pools,
+    /// The program that is a holder when it is called with `holder_args` and `--socket PATH`.
+    pub holder: PathBuf,
+    /// Its first arguments: `["holder"]`.
+    pub holder_args: Vec<OsString>,
+    /// [`crate::reserve::PATH`]; `None` leaves the setting alone.
+    pub reserved_ports: Option<PathBuf>,
+}
+
+/// The ports of a node.
+#[derive(Debug)]
+pub struct Ports {
+    boot: Boot,
+    allocator: Allocator,
+    holder: HolderClient,
+    journal: Journal,
+    reservation: Option<Reservation>,
+    leases: BTreeMap<Name, Lease>,
+    /// Leases whose ports should be held and are not, because something else has one of them.
+    unheld: BTreeSet<Name>,
+    /// Something happened that the journal could not be told: it is rewritten before it is used again.
+    behind: bool,
+    _lock: File,
+}
+
+impl Ports {
+    /// Gives an instance ports, held and written down. Nothing is changed on an error.
+    ///
+    /// Asked again with the same incarnation and the same requests, it answers the same lease. A new incarnation of
+    /// the same owner takes the ports over if it asks for the same; a lease of an owner that is gone is ended first.
+    pub fn lease(&mut self, request: LeaseRequest) -> Result<Lease, PortsError> {
+        check_network(&request)?;
+        if let Some(known) = self.leases.get(&request.instance) {
+            let same_owner = known.request.owner == request.owner;
+            if !same_owner && known.request.owner.is_alive() {
+                return Err(PortsError::InUse {
+                    instance: request.instance.clone(),
+                    owner: known.request.owner.pid,
+                });
+            }
+            if same_owner && known.request.requests == request.requests {
+                return self.take_over(request);
+            }
+            let incarnation = known.request.incarnation.clone();
+            self.release(&request.instance, &incarnation);
+        }
+        self.catch_up()?;
+        let ports = self.choose_and_hold(&request)?;
+        let lease = Lease { request, ports, held: true };
+        let record = Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) };
+        if let Err(error) = self.journal.append(&[record]) {
+            self.let_go(&lease.holds());
+            self.allocator.undo(lease.ports);
+            return Err(error.into());
+        }
+        self.leases.insert(lease.request.instance.clone(), lease.clone());
+        self.after_change();
+        Ok(lease)
+    }
+
+    /// Ends a lease: its ports are let go of and go into quarantine. Answers what it was; `None` when there is no such
+    /// lease, also when the instance has a newer incarnation: a late or repeated release is no error.
+    ///
+    /// It always succeeds. What the disk or a holder refuses is logged and made good later.
+    pub fn release(&mut self, instance: &Name, incarnation: &Incarnation) -> Option<Lease> {
+        if self.leases.get(instance)?.request.incarnation != *incarnation {
+            return None;
+        }
+        let now = since_boot();
+        // First the record: after a crash between the two, the hold belongs to nobody and is let go of at the start.
+        self.record(Record::Released {
+            instance: instance.clone(),
+            incarnation: incarnation.clone(),
+            at: millis(now),
+        });
+        let lease = self.leases.remove(instance)?;
+        self.unheld.remove(instance);
+        self.let_go(&lease.holds());
+        self.allocator.release(instance, &lease.ports, now);
+        self.after_change();
+        Some(lease)
+    }
+
+    /// Lets go of the sockets of an instance on the host's network, right before its process binds them. The lease
+    /// stays, and `ip_local_reserved_ports` keeps clients away meanwhile.
+    pub fn give_up_hold(&mut self, instance: &Name) -> Result<(), PortsError> {
+        let holds = self.set_held(instance, false)?;
+        self.unheld.remove(instance);
+        self.let_go(&holds);
+        Ok(())
+    }
+
+    /// Holds the ports again, after the process has ended. `false` when something still has one of them, such as
+    /// connections in TIME_WAIT or a child of the process: [`Ports::maintain`] goes on trying.
+    pub fn hold_again(&mut self, instance: &Name) -> Result<bool, PortsError> {
+        let holds = self.set_held(instance, true)?;
+        self.hold_missing(instance, &holds)
+    }
+
+    /// All leases, by name.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// The lease of an instance.
+    pub fn get(&self, instance: &Name) -> Option<&Lease> {
+        self.leases.get(instance)
+    }
+
+    /// The instances whose ports should be held and are not, because something else has one of them.
+    pub fn unheld(&self) -> impl Iterator<Item = &Name> {
+        self.unheld.iter()
+    }
+
+    /// How full each pool is.
+    pub fn usage(&mut self) -> Vec<Usage> {
+        self.allocator.usage(since_boot())
+    }
+
+    /// Where the holder is reached: for a process that takes its sockets itself.
+    pub fn holder_socket(&self) -> &std::path::Path {
+        self.holder.socket()
+    }
+
+    /// The holder processes.
+    pub fn holder_pids(&self) -> Vec<u32> {
+        self.holder.pids()
+    }
+
+    /// The same ports for the next life of an instance, or for the same one that asks twice.
+    fn take_over(&mut self, request: LeaseRequest) -> Result<Lease, PortsError> {
+        let Some(known) = self.leases.get(&request.instance) else { return self.lease(request) };
+        if known.request == request {
+            return Ok(known.clone());
+        }
+        let lease = Lease { request, ports: known.ports.clone(), held: known.held };
+        self.catch_up()?;
+        self.journal
+            .append(&[Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) }])?;
+        self.leases.insert(lease.request.instance.clone(), lease.clone());
+        Ok(lease)
+    }
+
+    fn choose_and_hold(&mut self, request: &LeaseRequest) -> Result<Vec<PublishedPort>, PortsError> {
+        let mut last = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let now = since_boot();
+            let chosen = self.allocator.allocate(&request.instance, &request.requests, now, &mut rand::rng());
+            let ports = chosen.map_err(|error| self.explain(error))?;
+            let holds: Vec<Hold> = ports.iter().flat_map(Hold::of).collect();
+            let failures = match self.holder.hold(&holds) {
+                Ok(()) => return Ok(ports),
+                Err(HoldError::Refused(failures)) => failures,
+                Err(error) => {
+                    self.allocator.undo(ports);
+                    return Err(error.into());
+                }
+            };
+            self.allocator.undo(ports.iter().cloned());
+            for failure in &failures {
+                match responsible(&ports, &request.requests, failure) {
+                    Some((_, asked)) if asked.host.is_none() && failure.is_taken() => {
+                        self.allocator.avoid(failure.protocol, failure.port, now + FOREIGN);
+                    }
+                    found => return Err(self.refused(found.map(|(port, _)| &port.name), failure)),
+                }
+            }
+            tracing::debug!(instance = %request.instance, taken = failures.len(), "foreign sockets: choosing again");
+            last = failures;
+        }
+        Err(HoldError::Refused(last).into())
+    }
+
+    /// Marks a lease as held or not, first in the journal; answers what it holds.
+    fn set_held(&mut self, instance: &Name, held: bool) -> Result<Vec<Hold>, PortsError> {
+        self.catch_up()?;
+        let unknown = || PortsError::Unknown { instance: instance.clone() };
+        let lease = self.leases.get_mut(instance).ok_or_else(unknown)?;
+        if lease.held != held {
+            let incarnation = lease.request.incarnation.clone();
+            self.journal.append(&[Record::Held { instance: instance.clone(), incarnation, held }])?;
+            lease.held = held;
+        }
+        Ok(lease.holds())
+    }
+
+    /// Holds what is not held of a lease, and notes whether that was possible.
+    fn hold_missing(&mut self, instance: &Name, holds: &[Hold]) -> Result<bool, PortsError> {
+        let held = self.holder.list()?;
+        let missing = crate::compare::difference(holds, &held);
+        match self.holder.hold(&missing) {
+            Ok(()) => {
+                self.unheld.remove(instance);
+                Ok(true)
+            }
+            Err(HoldError::Refused(failures)) if failures.iter().all(Failure::is_taken) => {
+                self.unheld.insert(instance.clone());
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn let_go(&mut self, holds: &[Hold]) {
+        if let Err(error) = self.holder.release(holds) {
+            tracing::warn!(%error, "ports could not be let go of; trying again later");
+        }
+    }
+
+    /// Writes a record of something that has happened whether it can be written or not.
+    fn record(&mut self, record: Record) {
+        if !self.behind
+            && let Err(error) = self.journal.append(&[record])
+        {
+            tracing::warn!(%error, "the journal of leases is behind; it is rewritten as soon as that is possible");
+            self.behind = true;
+        }
+    }
+
+    /// Rewrites the journal if it does not know all that has happened.
+    fn catch_up(&mut self) -> Result<(), PortsError> {
+        if self.behind {
+            self.rewrite()?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self) -> Result<(), PortsError> {
+        let records = snapshot(&self.boot, self.leases.values(), &self.allocator, since_boot());
+        self.journal.rewrite(&records)?;
+        self.behind = false;
+        Ok(())
+    }
+
+    /// What can wait until a change is done: a shorter journal, and holds that a dead holder took with it.
+    fn after_change(&mut self) {
+        if self.journal.wants_rewrite()
+            && let Err(error) = self.rewrite()
+        {
+            tracing::warn!(%error, "the journal of leases stays long");
+        }
+        if self.holder.take_lost() {
+            tracing::warn!("a holder of ports was gone; holding its ports again");
+            let _ = self.maintain();
+        }
+    }
+}
+
+/// The port and the request that a failure belongs to.
+fn responsible<'a>(
+    ports: &'a [PublishedPort],
+    requests: &'a [PortRequest],
+    failure: &Failure,
+) -> Option<(&'a PublishedPort, &'a PortRequest)> {
+    ports.iter().zip(requests).find(|(port, _)| {
+        port.protocols.contains(failure.protocol)
+            && port.host.contains(failure.port)
+            && port.address == failure.address
+    })
+}
+
+/// On the host's network nothing is between the world and the process, so the numbers are the same.
+fn check_network(request: &LeaseRequest) -> Result<(), PortsError> {
+    let shifted = |port: &&PortRequest| port.container.is_some() && port.container != port.host;
+    match request.requests.iter().find(shifted) {
+        Some(port) if request.network == Network::Host => Err(PortsError::Shifted {
+            port: port.name.clone(),
+            container: port.container.unwrap_or_default(),
+        }),
+        _ => Ok(()),
+    }
+}
