@@ -140,7 +140,8 @@ impl Namespace {
     }
 
     /// Runs `work` inside, on a thread that is made for it, and waits for it. Sockets which it opens belong to this
-    /// namespace wherever they go. A panic in `work` goes on here.
+    /// namespace wherever they go, and programs which it starts (`Command::spawn`) begin there. A panic in `work` goes
+    /// on here.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
         on_thread("entering a network namespace", || {
             move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))

@@ -14,11 +14,7 @@ use portolan_netlink::{
 };
 use rustix::process::Signal;
 
-use crate::{
-    SandboxError,
-    config::LINK_PREFIX,
-    create::{Found, Sandboxes},
-};
+use crate::{SandboxError, Sandboxes, config::LINK_PREFIX, sandboxes::Found};
 
 /// How long killed processes may take to end. What waits for a device cannot be killed; it must not hold us up.
 const PATIENCE: Duration = Duration::from_secs(5);

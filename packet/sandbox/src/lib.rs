@@ -22,10 +22,11 @@ mod error;
 pub mod forwarding;
 mod hash;
 mod resolv;
+mod sandboxes;
 
 pub use address::{AddressError, Addresses};
 pub use config::SandboxConfig;
-pub use create::{Sandbox, Sandboxes};
 pub use error::SandboxError;
 pub use forwarding::{Forwarding, ForwardingError};
 pub use resolv::resolv_conf;
+pub use sandboxes::{Sandbox, Sandboxes};

@@ -131,6 +131,22 @@ fn leaves_of_a_crash_are_found_and_destroyed() {
 }
 
 #[test]
+fn a_name_whose_old_namespace_lives_on_without_it_gets_a_new_one() {
+    need_root!();
+    private_machine(|| {
+        let sandboxes = open();
+        let old = create(&sandboxes, "web-0");
+        let handle = Namespace::open(&old.namespace).unwrap();
+        Namespace::delete_named("portolan-web-0").unwrap();
+        let new = create(&sandboxes, "web-0");
+        assert_eq!(new, old);
+        assert_ne!(Namespace::open(&new.namespace).unwrap().inode(), handle.inode());
+        let left = handle.run(|| Rtnl::open().unwrap().link("eth0").unwrap()).unwrap();
+        assert_eq!(left, None, "the old one has no way out any more");
+    });
+}
+
+#[test]
 fn what_is_missing_is_mended_while_the_processes_run_on() {
     need_root!();
     private_machine(|| {
@@ -139,7 +155,12 @@ fn what_is_missing_is_mended_while_the_processes_run_on() {
         let inode = Namespace::open(&made.namespace).unwrap().inode();
         let own = made.v4.unwrap();
         let rtnl = Rtnl::open().unwrap();
-        let breakages: [&dyn Fn(); 3] = [
+        let half_made = || {
+            ip(&format!("link del {}", made.link));
+            ip(&format!("link add {} type veth peer name eth0 netns portolan-web-0", made.link));
+        };
+        let breakages: [&dyn Fn(); 4] = [
+            &half_made,
             &|| ip(&format!("route del {own}/32")),
             &|| ip(&format!("link set {} down", made.link)),
             &|| ip(&format!("link del {}", made.link)),
