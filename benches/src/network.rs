@@ -78,6 +78,11 @@ pub(crate) fn other_instance(index: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 213, 1, 0)) + u32::from(index))
 }
 
+/// The protocol of what is mapped already: the half is TCP, the half UDP.
+pub(crate) const fn other_protocol(index: u16) -> Protocol {
+    if index.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp }
+}
+
 /// `count` mappings to as many other instances, as they are on a busy node.
 pub(crate) fn existing(count: u16) -> Vec<Mapping> {
     (0..count)
@@ -88,7 +93,7 @@ pub(crate) fn existing(count: u16) -> Vec<Mapping> {
             v6[12..16].copy_from_slice(&v4.octets());
             let v6 = Some(Ipv6Addr::from(v6));
             Some(Mapping {
-                protocol: Protocol::Tcp,
+                protocol: other_protocol(index),
                 address: None,
                 host,
                 container: CONTAINER_PORT,

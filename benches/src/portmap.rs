@@ -17,7 +17,7 @@ use portolan_model::{PortRange, Protocols};
 use portolan_testkit::programs;
 use serde_json::json;
 
-use crate::network::{CONTAINER_PORT, FIRST, INSTANCE, Network, other_instance};
+use crate::network::{CONTAINER_PORT, FIRST, INSTANCE, Network, other_instance, other_protocol};
 
 const VERSION: &str = "1.9.1";
 const PACKAGE: &str = "github.com/containernetworking/plugins/plugins/meta/portmap";
@@ -118,7 +118,7 @@ impl Portmap {
         feed(&mut command, &config.to_string()).with_context(|| format!("portmap {verb} of {container}"))
     }
 
-    /// Loads the rules of `count` containers with one TCP port each. The plugin must have made its chains already.
+    /// Loads the rules of `count` containers with one port each, TCP and UDP in turn. The plugin must have made its chains already.
     pub(crate) fn preload(&self, count: u16) -> Result<()> {
         let text = match self.backend {
             Backend::Iptables => iptables_rules(count),
@@ -140,13 +140,13 @@ fn iptables_rules(count: u16) -> String {
     for index in 0..count {
         let (chain, port) = (format!("CNI-DN-{index:021x}"), FIRST + index);
         let comment = format!("dnat name: \\\"bench\\\" id: \\\"other-{index}\\\"");
-        let address = other_instance(index);
+        let (address, protocol) = (other_instance(index), other_protocol(index).as_str());
         let _ = write!(
             text,
-            "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"{comment}\" -m multiport --dports {port} -j {chain}\n\
-             -A {chain} -s {address}/24 -p tcp -m tcp --dport {port} -j CNI-HOSTPORT-SETMARK\n\
-             -A {chain} -s 127.0.0.1/32 -p tcp -m tcp --dport {port} -j CNI-HOSTPORT-SETMARK\n\
-             -A {chain} -p tcp -m tcp --dport {port} -j DNAT --to-destination {address}:{CONTAINER_PORT}\n"
+            "-A CNI-HOSTPORT-DNAT -p {protocol} -m comment --comment \"{comment}\" -m multiport --dports {port} -j {chain}\n\
+             -A {chain} -s {address}/24 -p {protocol} -m {protocol} --dport {port} -j CNI-HOSTPORT-SETMARK\n\
+             -A {chain} -s 127.0.0.1/32 -p {protocol} -m {protocol} --dport {port} -j CNI-HOSTPORT-SETMARK\n\
+             -A {chain} -p {protocol} -m {protocol} --dport {port} -j DNAT --to-destination {address}:{CONTAINER_PORT}\n"
         );
     }
     text + "COMMIT\n"
@@ -155,10 +155,10 @@ fn iptables_rules(count: u16) -> String {
 fn nftables_rules(count: u16) -> String {
     let mut text = String::new();
     for index in 0..count {
-        let (port, address) = (FIRST + index, other_instance(index));
+        let (port, address, protocol) = (FIRST + index, other_instance(index), other_protocol(index));
         let _ = write!(
             text,
-            "add rule ip cni_hostport hostports tcp dport {port} dnat to {address}:{CONTAINER_PORT} comment \"other-{index}\"\n\
+            "add rule ip cni_hostport hostports {protocol} dport {port} dnat to {address}:{CONTAINER_PORT} comment \"other-{index}\"\n\
              add rule ip cni_hostport masquerading ip saddr {address} ip daddr {address} masquerade comment \"other-{index}\"\n\
              add rule ip cni_hostport masquerading ip saddr 127.0.0.1 ip daddr {address} masquerade comment \"other-{index}\"\n"
         );
