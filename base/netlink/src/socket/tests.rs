@@ -73,3 +73,25 @@ fn sequence_numbers_are_never_zero_nor_given_twice_in_a_row() {
     socket.sequence.store(u32::MAX, Ordering::Relaxed);
     assert_eq!((socket.next_sequence(), socket.next_sequence()), (u32::MAX, 1));
 }
+
+#[test]
+fn a_batch_of_megabytes_goes_through_after_its_buffers_were_forced_and_says_so_before() {
+    portolan_testkit::need_root!();
+    const NOTHING: u16 = 1; // NLMSG_NOOP: the kernel passes over it, and acknowledges when asked to.
+    let socket = Socket::open(Bus::Route).unwrap();
+    let mut batch = MessageWriter::new();
+    let mut last = 0;
+    while batch.len() < 8 << 20 {
+        last = socket.next_sequence();
+        batch.begin(NOTHING, 0, last);
+        batch.bytes(1, &[0; 60_000]);
+        let message = batch.finish().unwrap();
+        if batch.len() >= 8 << 20 {
+            batch.acknowledge(&message);
+        }
+    }
+    let error = socket.exchange(batch.as_bytes(), last, |_| {}).unwrap_err();
+    assert!(matches!(error, NetlinkError::TooLarge { bytes } if bytes == batch.len()), "{error}");
+    socket.force_buffers(batch.len()).unwrap();
+    socket.exchange(batch.as_bytes(), last, |_| {}).unwrap();
+}
