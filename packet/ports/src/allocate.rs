@@ -127,12 +127,9 @@ impl Allocator {
 
     /// Frees the ports of `instance`; those of a pool go into quarantine from `now` on.
     pub fn release(&mut self, instance: &Name, ports: &[PublishedPort], now: Duration) {
+        self.quarantine_ports(instance, ports, now);
         for port in ports {
             self.taken.remove(port);
-            for protocol in port.protocols.iter() {
-                let instance = instance.clone();
-                self.quarantine(Freed { instance, protocol, range: port.host, at: now });
-            }
             if self.sticky.recall(instance, &port.name, now) == Some(port.host) {
                 self.sticky.remember(instance, &port.name, port.host, now);
             }
@@ -150,6 +147,15 @@ impl Allocator {
     pub fn avoid(&mut self, protocol: Protocol, port: u16, until: Duration) {
         if let Ok(range) = PortRange::single(port) {
             self.quarantine.insert(Entry { protocol, range, until, owner: None });
+        }
+    }
+
+    /// Keeps ports that `instance` had until `at` from others: [`Allocator::quarantine`].
+    pub fn quarantine_ports(&mut self, instance: &Name, ports: &[PublishedPort], at: Duration) {
+        for port in ports {
+            for protocol in port.protocols.iter() {
+                self.quarantine(Freed { instance: instance.clone(), protocol, range: port.host, at });
+            }
         }
     }
 

@@ -116,33 +116,40 @@ impl Journal {
         let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         let (whole, torn) = bytes.split_at(end);
         let mut records = Vec::new();
-        // Where each bad line begins.
-        let mut bad: Vec<usize> = Vec::new();
-        let mut sound_end = 0;
-        let mut at = 0;
+        let (mut bad, mut last_bad, mut sound_end, mut at) = (0, None, 0, 0);
         for line in whole.split_inclusive(|&byte| byte == b'\n') {
+            at += line.len();
             match parse(&line[..line.len() - 1]) {
                 Some(record) => {
                     records.push(record);
-                    sound_end = at + line.len();
+                    (sound_end, last_bad) = (at, None);
                 }
-                None => bad.push(at),
+                None => {
+                    bad += 1;
+                    last_bad = Some(line.len());
+                }
             }
-            at += line.len();
         }
-        let inside = bad.iter().filter(|&&start| start < sound_end).count();
         let mut damage = Vec::new();
-        if inside > 0 {
+        // A power cut can also leave a last line of the right length with wrong bytes: that is torn, not corrupt.
+        let torn = match last_bad {
+            Some(length) if torn.is_empty() => {
+                bad -= 1;
+                length
+            }
+            _ => torn.len(),
+        };
+        if bad > 0 {
             let copy = aside(path);
             fs::copy(path, &copy).map_err(fail)?;
-            damage.push(Damage::Corrupt { lines: inside, copy });
+            damage.push(Damage::Corrupt { lines: bad, copy });
         }
-        // A power cut can also leave a last line of the right length with wrong bytes: that is torn, not corrupt.
-        let cut = (whole.len() - sound_end + torn.len()) as u64;
+        if torn > 0 {
+            damage.push(Damage::Torn { bytes: torn as u64 });
+        }
         let length = sound_end as u64;
-        if cut > 0 {
+        if sound_end < bytes.len() {
             file.set_len(length).and_then(|()| file.sync_all()).map_err(fail)?;
-            damage.push(Damage::Torn { bytes: cut });
         }
         file.seek(SeekFrom::Start(length)).map_err(fail)?;
         let journal = Self { path: path.to_owned(), file, length, compacted: length, doubtful: false };

@@ -18,9 +18,15 @@ pub mod holder;
 pub mod journal;
 pub mod lease;
 pub mod pool;
+pub mod ports;
 pub mod quarantine;
 pub mod replay;
 pub mod reserve;
 pub mod sticky;
 pub mod taken;
 pub mod usage;
+
+pub use lease::{Lease, LeaseRequest, Network, Owner};
+pub use pool::{Pool, PoolError, Pools};
+pub use ports::{Ports, PortsConfig, PortsError, Recovered};
+pub use usage::Usage;

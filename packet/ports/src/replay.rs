@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{allocate::Allocator, clock::Boot, lease::Lease};
 
+#[cfg(test)]
+mod tests;
+
 /// One line of the journal. Times are milliseconds since the boot of the last `Opened` before it ([`crate::clock`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,8 +100,6 @@ pub struct Past {
     pub freed: Vec<Freed>,
     /// Who had what last.
     pub remembered: BTreeMap<(Name, PortName), (PortRange, Duration)>,
-    /// The boot of the last start.
-    pub boot: Option<Boot>,
 }
 
 /// A time as the journal has it.
@@ -118,7 +119,6 @@ impl Past {
             match record {
                 Record::Opened { boot: then } => {
                     same_boot = then == *boot;
-                    past.boot = Some(then);
                 }
                 Record::Leased { lease, at } => {
                     past.remember(&lease, time(at));

@@ -14,23 +14,22 @@ use std::{
 use portolan_ports::{hold::Hold, holder::HolderClient};
 use socket2::{Domain, Socket, Type};
 
-/// The example `holder`, which cargo builds beside the tests. With `--test NAME` it does not, so it is built here.
+/// The holder of the tests.
 pub(crate) fn holder_program() -> PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| {
-            let test = std::env::current_exe().unwrap();
-            let program = test.parent().unwrap().parent().unwrap().join("examples/holder");
-            if !program.exists() {
-                let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-                let built = Command::new(cargo)
-                    .args(["build", "-p", "portolan-ports", "--example", "holder"])
-                    .status();
-                assert!(built.unwrap().success(), "cargo build --example holder failed");
-            }
-            program
-        })
-        .clone()
+    PROGRAM.get_or_init(|| example("holder")).clone()
+}
+
+/// An example of this crate, which cargo builds beside the tests. With `--test NAME` it does not, so it is built here.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    if !program.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo).args(["build", "-p", "portolan-ports", "--example", name]).status();
+        assert!(built.unwrap().success(), "cargo build --example {name} failed");
+    }
+    program
 }
 
 /// A client of a holder in `folder`, which ends with the folder's [`Holders`].

@@ -1,0 +1,165 @@
+//! The start: what an earlier life has left is compared with what is, and made one again.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use portolan_model::PortRange;
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Ports, PortsConfig, PortsError, maintain::living};
+use crate::{
+    allocate::Allocator,
+    clock::{Boot, since_boot},
+    hold::Hold,
+    holder::HolderClient,
+    journal::{Damage, Journal},
+    lease::Lease,
+    replay::{Past, Record},
+    reserve::{Reservation, ReserveError},
+    sticky::Sticky,
+};
+
+/// How long the lock of a process that has just ended is waited for: its children share it between their fork and
+/// their exec.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// What was found at the start. Everything in it is worth a line in the log; none of it kept the start from going on.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Leases that go on as they were: their mappings should be there.
+    pub kept: Vec<Lease>,
+    /// Leases that ended while nobody watched: their mappings should not be there.
+    pub dropped: Vec<(Lease, Dropped)>,
+    /// Kept leases whose ports are not held, because something else took one of them meanwhile.
+    pub unheld: Vec<Lease>,
+    /// What was held and belonged to nobody.
+    pub strays: Vec<Hold>,
+    /// What was wrong with the journal.
+    pub damage: Vec<Damage>,
+    /// Why the pools are not in `ip_local_reserved_ports`.
+    pub unprotected: Option<ReserveError>,
+}
+
+/// Why a lease was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// Its process is gone.
+    OwnerGone,
+    /// The machine was booted since.
+    Rebooted,
+    /// A newer lease has one of its ports: the end of this one was in a damaged part of the journal.
+    Displaced,
+}
+
+impl Ports {
+    /// Takes up the work in `config.folder`: leases of living processes are kept with their ports, all others are
+    /// dropped, and what is held for nobody is let go of.
+    pub fn open(config: PortsConfig) -> Result<(Self, Recovered), PortsError> {
+        let lock = lock(&config.folder)?;
+        let boot = Boot::current();
+        let now = since_boot();
+        let (journal, records, damage) = Journal::open::<Record>(&config.folder.join("leases.journal"))?;
+        let past = Past::of(records, &boot, now);
+        let mut recovered = Recovered { damage, ..Recovered::default() };
+
+        let pool_ranges: Vec<PortRange> = config.pools.iter().map(|pool| pool.range).collect();
+        let mut allocator = Allocator::new(config.pools, Sticky::default());
+        for ((instance, port), (range, used)) in past.remembered {
+            allocator.remember(&instance, &port, range, used);
+        }
+        for freed in past.freed {
+            allocator.quarantine(freed);
+        }
+        let mut reservation = None;
+        if let Some(setting) = &config.reserved_ports {
+            let record = config.folder.join("reserved.json");
+            let (others, made) = Reservation::make(setting, &record, &boot, &pool_ranges);
+            allocator.set_reserved(&others);
+            match made {
+                Ok(made) => reservation = Some(made),
+                Err(error) => recovered.unprotected = Some(error),
+            }
+        }
+
+        let socket = config.folder.join("holder.sock");
+        let holder = HolderClient::connect_or_spawn(&config.holder, &config.holder_args, &socket)?;
+        let mut ports = Self {
+            boot,
+            allocator,
+            holder,
+            journal,
+            reservation,
+            leases: Default::default(),
+            unheld: Default::default(),
+            behind: true,
+            _lock: lock,
+        };
+        let living = living(past.leases.iter().map(|survivor| survivor.lease.request.owner));
+        for survivor in past.leases {
+            let lease = survivor.lease;
+            let reason = if !survivor.this_boot {
+                Some(Dropped::Rebooted)
+            } else if !living.contains(&lease.request.owner) {
+                Some(Dropped::OwnerGone)
+            } else if ports.allocator.adopt(&lease.ports).is_err() {
+                Some(Dropped::Displaced)
+            } else {
+                None
+            };
+            match reason {
+                None => drop(ports.leases.insert(lease.request.instance.clone(), lease)),
+                Some(reason) => recovered.dropped.push((lease, reason)),
+            }
+        }
+        for (lease, reason) in &recovered.dropped {
+            // The ports of a displaced lease are in use; those of the others were until nobody knows when.
+            if *reason != Dropped::Displaced {
+                ports.allocator.quarantine_ports(&lease.request.instance, &lease.ports, now);
+            }
+        }
+        // The lines that said all this before are many times longer, and their times may be of another boot.
+        if let Err(error) = ports.rewrite() {
+            // The old journal is still true for this boot; a lease will try again and say why it cannot.
+            tracing::warn!(%error, "the journal of leases could not be rewritten at the start");
+            ports.behind = true;
+        }
+        let compared = ports.compare()?;
+        recovered.strays = compared;
+        recovered.unheld = ports.unheld.iter().filter_map(|name| ports.leases.get(name)).cloned().collect();
+        recovered.kept = ports.leases.values().cloned().collect();
+        Ok((ports, recovered))
+    }
+}
+
+/// Makes the folder if need be and locks it for this process.
+fn lock(folder: &Path) -> Result<File, PortsError> {
+    let fail = |source| PortsError::Folder { path: folder.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    let mut file = options.open(folder.join("lock")).map_err(fail)?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    while locked == Err(rustix::io::Errno::WOULDBLOCK) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+        locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    }
+    match locked {
+        Ok(()) => {
+            // For the error message of a second process. Nothing depends on it.
+            let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            Err(PortsError::Locked { path: folder.to_owned(), pid: pid.trim().parse().ok() })
+        }
+        Err(error) => Err(fail(io::Error::from(error))),
+    }
+}
