@@ -64,10 +64,8 @@ fn described(selector: &Selector) -> Option<(u32, Vec<u32>)> {
     let payload = |protocol, field| (PAYLOAD, vec![protocol, field]);
     let meta = |key: MetaKey| (META, vec![key as u32]);
     let ct = |key: CtKey, direction| (CT, vec![key as u32, direction]);
-    // Kind, offset, modulus, seed, whether there is a seed. What is hashed is not said; nft knows no way either.
-    let hash = |symmetric, modulus, seed: Option<u32>| {
-        (HASH, vec![symmetric, 0, modulus, seed.unwrap_or(0), u32::from(seed.is_some())])
-    };
+    // Kind (1: symmetric), offset, modulus, seed, whether there is a seed.
+    let hash = |modulus| (HASH, vec![1, 0, modulus, 0, 0]);
     Some(match *selector {
         Selector::SourcePort => payload(11, 1),
         Selector::DestinationPort => payload(11, 2),
@@ -87,17 +85,16 @@ fn described(selector: &Selector) -> Option<(u32, Vec<u32>)> {
         Selector::CtTuple(key, direction) => ct(key, direction as u32),
         Selector::NumgenIncremental(modulus) => (NUMGEN, vec![0, modulus, 0]),
         Selector::NumgenRandom(modulus) => (NUMGEN, vec![1, modulus, 0]),
-        Selector::HashIpSource(modulus, seed) | Selector::HashIp6Source(modulus, seed) => {
-            hash(0, modulus, seed)
-        }
-        Selector::SymmetricHash(modulus) => hash(1, modulus, None),
+        // nft 1.0.6 writes `typeof jhash ...` without what is hashed, and crashes when it lists its own set.
+        Selector::HashIpSource(modulus, _)
+        | Selector::HashIp6Source(modulus, _)
+        | Selector::SymmetricHash(modulus) => hash(modulus),
         Selector::SourceType => (FIB, vec![3, 1]),
         Selector::DestinationType => (FIB, vec![3, 2]),
     })
 }
 
-/// Reads what [`write`] wrote; empty for what it would not write. Of a hash only how is known, not of what: it comes
-/// as the one of `ip saddr`.
+/// Reads what [`write`] wrote; empty for what it would not write.
 pub(crate) fn read(bytes: &[u8]) -> Vec<Selector> {
     let Some((kind, data)) = open(bytes) else { return Vec::new() };
     if kind != CONCAT {
@@ -131,8 +128,7 @@ fn read_one(kind: u32, data: &[u8]) -> Option<Selector> {
         }
         NUMGEN if at(0)? == 0 => Selector::NumgenIncremental(at(1)?),
         NUMGEN => Selector::NumgenRandom(at(1)?),
-        HASH if at(0)? == 1 => Selector::SymmetricHash(at(2)?),
-        HASH => Selector::HashIpSource(at(2)?, at(3).filter(|_| at(4) == Some(1))),
+        HASH => Selector::SymmetricHash(at(2)?),
         _ => {
             let numbers: Vec<u32> = (0..=u8::MAX).map_while(at).collect();
             return Selector::PLAIN

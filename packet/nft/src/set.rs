@@ -124,10 +124,16 @@ impl Set {
         self
     }
 
-    /// Declared by what is looked up in it, as nft's `typeof`; takes the key's types from there.
+    /// Declared by what is looked up in it, as nft's `typeof`; takes the key's types from there. `jhash` is declared
+    /// as `symhash`, which is the same to a set and which nft can list: 1.0.6 crashes on the other.
     #[must_use]
     pub fn key_typeof(mut self, selectors: impl Into<Vec<Selector>>) -> Self {
         self.key_typeof = selectors.into();
+        for selector in &mut self.key_typeof {
+            if let Selector::HashIpSource(modulus, _) | Selector::HashIp6Source(modulus, _) = *selector {
+                *selector = Selector::SymmetricHash(modulus);
+            }
+        }
         self.key = self.key_typeof.iter().map(Selector::data_type).collect();
         self
     }

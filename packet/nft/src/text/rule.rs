@@ -3,7 +3,10 @@
 //! A rule is run over, with texts in place of values: each register knows what was put there, and what uses a
 //! register takes the text. What has no words comes as bytecode in brackets.
 
-use super::{field, quoted, time, value::ones_from_left};
+use super::{
+    field, quoted, time,
+    value::{BOOLEAN, ones_from_left},
+};
 use crate::{
     Bitwise, Compare, ComparisonOperator, Data, DataType, DynsetOperation, Expression, Family, Fib, FibFlags,
     FibResult, Hash, HashKind, Limit, LimitUnit, LogTarget, LookupResult, MetaKey, NatFlags, NatKind,
@@ -359,7 +362,8 @@ fn other_load(expression: &Expression) -> (String, Option<DataType>) {
                 FibResult::OutputInterfaceName => "oifname",
                 FibResult::AddressType => "type",
             };
-            (format!("fib {} {result}", asked.join(" . ")), None)
+            let data_type = fib.flags.contains(FibFlags::PRESENT).then_some(BOOLEAN);
+            (format!("fib {} {result}", asked.join(" . ")), data_type)
         }
         Expression::Numgen(numgen) => {
             let kind = if numgen.kind == crate::NumgenKind::Random { "random" } else { "inc" };

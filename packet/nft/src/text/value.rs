@@ -33,9 +33,13 @@ pub(crate) fn field(data_type: DataType, bytes: &[u8]) -> String {
         }
         // A prefix of a name: all that begin so.
         (DataType::InterfaceName, _) => super::quoted(&format!("{}*", String::from_utf8_lossy(bytes))),
+        (BOOLEAN, _) => if bytes.iter().all(|byte| *byte == 0) { "missing" } else { "exists" }.to_owned(),
         _ => hex(bytes),
     }
 }
+
+/// nft's `boolean`, which `fib` gives when it is only asked whether.
+pub(super) const BOOLEAN: DataType = DataType::Other(39, 1);
 
 const STATES: [(u32, &str); 5] =
     [(1, "invalid"), (2, "established"), (4, "related"), (8, "new"), (64, "untracked")];
