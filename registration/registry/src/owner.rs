@@ -75,7 +75,7 @@ impl Owner {
         let reserved = stored.index + INDEXES;
         store.write(vec![Write::Index(reserved)]).await?;
         let mut clock = PatientClock::new(Instant::now());
-        let now = Now { elapsed: clock.step(Instant::now()), wall: SystemTime::now() };
+        let now = Now { elapsed: clock.step(Instant::now()), wall: wall() };
         let mut table = Table::new(config, stored.index);
         table.load(stored.records, now);
         let shared = Arc::new(Shared {
@@ -153,7 +153,7 @@ impl Owner {
     }
 
     fn now(&mut self) -> Now {
-        Now { elapsed: self.clock.step(Instant::now()), wall: SystemTime::now() }
+        Now { elapsed: self.clock.step(Instant::now()), wall: wall() }
     }
 
     /// Does what was asked for. Commands about the same name are done one after the other; all others share a write.
@@ -294,6 +294,13 @@ impl Command {
             Self::Renew { name, .. } | Self::Leave { name, .. } => name,
         }
     }
+}
+
+/// The wall clock, cut to the milliseconds that go over the wire and into the store: what a client reads, and what is
+/// there after a restart, is exactly what the snapshot has.
+fn wall() -> SystemTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
 }
 
 /// A new incarnation: 64 random bits, enough that no two lives of one name share one.

@@ -1,5 +1,7 @@
 //! The HTTP API over real sockets: register, renew, leave, list, and every refusal.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{
@@ -162,32 +164,44 @@ async fn only_this_machine_and_token_holders_write() {
     assert_eq!(call(running.api, "GET", "/v1/instances", &evil, "").await.status, 200, "reading is free");
 }
 
-/// A client that has another address of this machine comes from "outside": the kernel shows that address as its own.
+/// From another address than loopback, in a network namespace: the kernel says where a connection comes from.
 #[tokio::test]
 async fn a_write_from_an_address_that_is_not_loopback_is_refused() {
-    let registry = Registry::start(RegistryConfig::default(), Box::new(Disk::default())).await.unwrap();
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let shutdown = CancellationToken::new();
-    let both = api::router(registry.clone()).merge(axum::Router::new());
-    tokio::spawn(api::serve(listener, both, shutdown.clone()));
-    // The address from which this machine would talk to the world; no packet is sent for that.
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    let outside = socket.connect("192.0.2.1:9").ok().and_then(|()| socket.local_addr().ok()).map(|a| a.ip());
-    let Some(outside) = outside.filter(|address| !address.is_loopback()) else {
-        eprintln!("skipped: this machine has no address but loopback");
-        return;
+    portolan_testkit::need_root!();
+    let namespace = portolan_testkit::net::Namespace::new();
+    namespace.ip("address add 192.0.2.2/32 dev lo");
+    namespace.ip("address add 2001:db8::2/128 dev lo nodad");
+    let config = RegistryConfig { token: Some("s3cret".into()), ..RegistryConfig::default() };
+    let registry = Registry::start(config, Box::new(Disk::default())).await.unwrap();
+    let listener = namespace.run(|| std::net::TcpListener::bind("[::]:10080")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let both = api::router(registry.clone()).route("/register", axum::routing::any(|| async {}));
+    tokio::spawn(api::serve(listener, both, CancellationToken::new()));
+    let ask = async |to: &str, method: &str, headers: &[(&str, &str)]| {
+        let stream = namespace.run(|| std::net::TcpStream::connect((to, 10080))).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
+        common::exchange(stream, method, "/v1/instances/a", headers, "").await
     };
-    let reply = call((outside, port).into(), "PUT", "/v1/instances/a", &[], "").await;
-    assert_eq!(reply.status, 401, "{reply:?}");
-    assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
-    assert!(
-        reply
-            .error()
-            .starts_with(&format!("{outside} may not write here: send `Authorization: Bearer TOKEN`"))
-    );
-    assert_eq!(call((outside, port).into(), "GET", "/v1/instances", &[], "").await.status, 200);
+    for outside in ["192.0.2.2", "2001:db8::2"] {
+        for method in ["PUT", "DELETE"] {
+            let reply = ask(outside, method, &[]).await;
+            assert_eq!(reply.status, 401, "{reply:?}");
+            assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+            let reason = format!("{outside} may not write here: send `Authorization: Bearer TOKEN`");
+            assert!(reply.error().starts_with(&reason), "{reply:?}");
+        }
+    }
     assert!(registry.snapshot().is_empty());
+    assert_eq!(
+        ask("127.0.0.1", "PUT", &[]).await.status,
+        201,
+        "an IPv4 client of a dual-stack socket, by loopback"
+    );
+    assert_eq!(ask("::1", "DELETE", &[]).await.status, 204);
+    assert_eq!(ask("192.0.2.2", "PUT", &[("Authorization", "Bearer s3cret")]).await.status, 201);
+    assert_eq!(ask("192.0.2.2", "GET", &[]).await.json()["addresses"], serde_json::json!(["192.0.2.2"]));
 }
 
 /// A router that is served without saying who is at the other end lets nobody write.
@@ -242,15 +256,34 @@ async fn what_cannot_be_stored_has_not_happened() {
 }
 
 #[tokio::test]
-async fn renewals_are_not_written_and_many_registrations_share_a_write() {
-    let running = Arc::new(start().await);
+async fn renewals_are_not_written() {
+    let running = start().await;
     running.put("a", 1, None).await;
     let before = running.disk.writes.load(Ordering::Relaxed);
     for _ in 0..50 {
-        running.call("POST", "/v1/instances/a/renew", "").await;
-        running.put("a", 1, None).await;
+        assert_eq!(running.call("POST", "/v1/instances/a/renew", "").await.status, 204);
+        assert_eq!(running.put("a", 1, None).await.status, 200);
     }
     assert_eq!(running.disk.writes.load(Ordering::Relaxed), before);
+}
+
+#[tokio::test]
+async fn registrations_at_the_same_time_share_a_write() {
+    let running = Arc::new(start().await);
+    running.disk.slow.store(20, Ordering::Relaxed);
+    let before = running.disk.writes.load(Ordering::Relaxed);
+    let all: Vec<_> = (0..200)
+        .map(|n| {
+            let running = Arc::clone(&running);
+            tokio::spawn(async move { running.put(&format!("i{n}"), 1, None).await.status })
+        })
+        .collect();
+    for one in all {
+        assert_eq!(one.await.unwrap(), 201);
+    }
+    let writes = running.disk.writes.load(Ordering::Relaxed) - before;
+    assert!(writes <= 100, "{writes} writes for 200 registrations");
+    assert_eq!(running.disk.records.lock().unwrap().len(), 200);
 }
 
 #[tokio::test]

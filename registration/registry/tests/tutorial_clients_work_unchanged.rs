@@ -1,5 +1,7 @@
 //! The register API of the dynamic-ports tutorial, byte for byte where a client may rely on it.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

@@ -24,6 +24,9 @@ const CACHE: usize = 8 << 20;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const INSTANCES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("instances");
 
+/// Names and records as they are in the file.
+type Rows = Vec<(String, Vec<u8>)>;
+
 /// The catalog in the file `catalog.redb` of a data folder.
 #[derive(Debug)]
 pub struct RedbStore {
@@ -100,7 +103,7 @@ impl Store for RedbStore {
     fn load_all(&mut self) -> Result<Stored, StoreError> {
         let path = self.path.clone();
         let database = self.database()?;
-        let read = |database: &Database| -> Result<(Vec<(String, Vec<u8>)>, u64), ::redb::Error> {
+        let read = |database: &Database| -> Result<(Rows, u64), ::redb::Error> {
             let transaction = database.begin_read()?;
             let index = transaction.open_table(META)?.get("index")?.map_or(0, |index| index.value());
             let mut rows = Vec::new();

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,6 +31,8 @@ pub struct Disk {
     pub index: Arc<Mutex<u64>>,
     pub full: Arc<AtomicBool>,
     pub writes: Arc<AtomicUsize>,
+    /// Milliseconds that a write takes.
+    pub slow: Arc<AtomicU64>,
 }
 
 impl Store for Disk {
@@ -44,6 +46,7 @@ impl Store for Disk {
             return Err(StoreError::new("the disk is full"));
         }
         self.writes.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::Relaxed)));
         for write in batch {
             match write {
                 Write::Put(record) => {
@@ -212,8 +215,8 @@ impl Target {
         target
     }
 
-    pub fn set(&self, mut act: impl FnMut() -> Act + Send + 'static) {
-        *self.act.lock().unwrap() = Box::new(move || act());
+    pub fn set(&self, act: impl FnMut() -> Act + Send + 'static) {
+        *self.act.lock().unwrap() = Box::new(act);
     }
 
     pub fn count(&self) -> usize {
