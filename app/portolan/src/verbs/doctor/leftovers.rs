@@ -1,6 +1,6 @@
 //! What a killed `portolan up` left behind. The next one takes it over or away, so it is told, not mended.
 
-use portolan_netlink::namespace::Namespace;
+use portolan_netlink::{namespace::Namespace, process};
 use portolan_nft::{Family, Kernel, Nft, Table};
 
 use super::{finding::Finding, privileges::Rights};
@@ -52,12 +52,13 @@ fn table_is_there() -> bool {
     ruleset.is_ok_and(|ruleset| ruleset.is_some())
 }
 
-/// Processes whose command line is `…/portolan holder …`.
+/// Processes of this network namespace whose command line is `…/portolan holder …`. A holder never leaves the namespace
+/// of its `up`, and those of other namespaces are not ours to judge.
 fn holders() -> Vec<u32> {
-    let mut pids: Vec<u32> = std::fs::read_dir("/proc")
+    let Ok(here) = Namespace::current() else { return Vec::new() };
+    let mut pids: Vec<u32> = process::processes_in_namespace(here.inode())
         .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(|process| process.pid)
         .filter(|pid| is_holder(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()))
         .collect();
     pids.sort_unstable();
