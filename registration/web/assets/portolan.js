@@ -79,7 +79,7 @@ function showLink() {
   document.body.classList.toggle("stale", link === "off");
 }
 
-/** Follows /live for ever. `since()` says from which index on; `on` has a function for each event. */
+/** Follows /live for ever. `since()` says from where on, as LIFE-INDEX; `on` has a function for each event. */
 function follow(path, since, on) {
   let source, timer, wait = 500;
   const down = () => {
@@ -91,8 +91,8 @@ function follow(path, since, on) {
     wait = Math.min(wait * 2, 8000);
   };
   const open = () => {
-    const index = since();
-    source = new EventSource(index ? `${path}${path.includes("?") ? "&" : "?"}since=${index}` : path);
+    const mark = since();
+    source = new EventSource(mark ? `${path}${path.includes("?") ? "&" : "?"}since=${mark}` : path);
     const word = () => { lastWord = Date.now(); wait = 500; if (link !== "on") { link = "on"; showLink(); } };
     source.onopen = word;
     source.onerror = down;
@@ -114,7 +114,8 @@ function follow(path, since, on) {
 
 const rows = new Map(); // Name -> row. A row is never changed, only replaced.
 let names = []; // The names in natural order: web-2 before web-10.
-let index = 0; // The catalog's index up to which `rows` is true.
+let index = 0; // The catalog's index up to which `rows` is true,
+let life = ""; // and which life of the server counts it.
 let frozen = null; // What is shown while paused: the rows of the moment in which it began.
 const waiting = new Set(); // Names that changed since then.
 let shown = []; // The rows that match, in order.
@@ -528,8 +529,8 @@ function list() {
   addEventListener("scroll", redraw, { passive: true });
   addEventListener("resize", () => { if (ready) { measure(); redraw(); } });
   let coming = null;
-  follow("/live", () => (ready ? index : 0), {
-    begin: (begin) => { coming = []; skew = begin.now - Date.now(); },
+  follow("/live", () => (life && !coming ? `${life}-${index}` : ""), {
+    begin: (begin) => { coming = []; life = begin.life; skew = begin.now - Date.now(); },
     rows: (some) => { if (coming) for (const row of some) coming.push(row); },
     ready: (end) => {
       const before = new Set(rows.keys());
@@ -576,8 +577,8 @@ function one() {
   const again = () => fetchAgain().catch(() => { /* The connection's own state says so. */ });
   let at = 0;
   tidy();
-  follow(`/live?name=${encodeURIComponent(document.body.dataset.name)}`, () => at, {
-    begin: (begin) => { skew = begin.now - Date.now(); },
+  follow(`/live?name=${encodeURIComponent(document.body.dataset.name)}`, () => (at ? `${life}-${at}` : ""), {
+    begin: (begin) => { life = begin.life; at = 0; skew = begin.now - Date.now(); },
     ready: (end) => { at = end.index; if (!first) again(); first = false; },
     patch: (patch) => { at = patch.index; again(); },
   });

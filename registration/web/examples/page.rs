@@ -84,12 +84,12 @@ fn registration(i: usize, target: SocketAddr) -> Registration {
         "relay" => vec![port("turn", first, &["udp"], None)],
         _ => vec![port("grpc", first, &["tcp"], Some(50_051))],
     };
-    let check = |path: &str| json!({ "kind": "http", "path": path, "port": "health", "interval": "2s", "timeout": "1s", "fall": 1 });
+    let check = |path: &str| json!({ "kind": "http", "path": path, "port": "health", "interval": "10s", "timeout": "5s", "fall": 1 });
     let mut body = json!({
         "name": format!("{service}-{copy}"), "service": service, "node": format!("rack-{}", ["a1", "a2", "b1"][i % 3]),
-        "addresses": if i % 4 == 0 { vec!["127.0.0.1", "::1"] } else { vec!["127.0.0.1"] },
+        "addresses": if i.is_multiple_of(4) { vec!["127.0.0.1", "::1"] } else { vec!["127.0.0.1"] },
         "ports": ports, "ttl": if i % 11 == 7 { "10s" } else { "30s" },
-        "labels": { "tier": if i % 2 == 0 { "front" } else { "back" }, "region": "north" },
+        "labels": { "tier": if i.is_multiple_of(2) { "front" } else { "back" }, "region": "north" },
     });
     let mut health = |path: &str, number: u16| {
         body["ports"].as_array_mut().unwrap().push(port("health", usize::from(number), &["tcp"], None));

@@ -42,16 +42,17 @@ impl History {
     pub(crate) fn follow(registry: Registry) -> Arc<Self> {
         let history = Arc::new(Self::default());
         let ring = history.clone();
+        // From this moment on, not from that in which the task first runs.
+        let seen = registry.snapshot().index();
         tokio::spawn(async move {
             let closing = registry.closing();
-            closing.run_until_cancelled(ring.remember(&registry)).await;
+            closing.run_until_cancelled(ring.remember(&registry, seen)).await;
         });
         history
     }
 
-    async fn remember(&self, registry: &Registry) {
+    async fn remember(&self, registry: &Registry, mut seen: u64) {
         let mut bell = registry.subscribe();
-        let mut seen = registry.snapshot().index();
         loop {
             loop {
                 match registry.changes(seen) {

@@ -15,7 +15,10 @@ mod pages;
 mod row;
 mod view;
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
 
 use axum::{Router, middleware, response::Response, routing::get};
 use portolan_registry::Registry;
@@ -31,6 +34,8 @@ const STREAMS: usize = 512;
 pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) history: Arc<History>,
+    /// Tells this life of the server from another, whose indexes may be those of another catalog.
+    pub(crate) life: Arc<str>,
     pub(crate) streams: Arc<Semaphore>,
 }
 
@@ -39,7 +44,9 @@ pub(crate) struct Shared {
 /// Must be called inside a tokio runtime: it starts the task that remembers transitions, which ends with the registry.
 pub fn router(registry: Registry) -> Router {
     let history = History::follow(registry.clone());
-    let shared = Shared { registry, history, streams: Arc::new(Semaphore::new(STREAMS)) };
+    // The keys of a fresh hasher are random, and nobody gains by guessing them.
+    let life = format!("{:016x}", RandomState::new().hash_one(())).into();
+    let shared = Shared { registry, history, life, streams: Arc::new(Semaphore::new(STREAMS)) };
     Router::new()
         .route("/", get(pages::index))
         .route("/instances/{name}", get(pages::instance))

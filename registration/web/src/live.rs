@@ -2,14 +2,15 @@
 //!
 //! | event | data | when |
 //! | --- | --- | --- |
-//! | `begin` | `{"index", "count", "now"}` | first, and when the log no longer reaches back to what the page has |
+//! | `begin` | `{"life", "count", "now"}` | first, and when the log no longer reaches back to what the page has |
 //! | `rows` | `[row, …]` | some hundred rows each, until all are there |
 //! | `ready` | `{"index"}` | then |
 //! | `patch` | `{"index", "set": [row, …], "gone": [name, …]}` | a change; several within 100 ms are one |
 //! | `beat` | `{"now"}` | each 10 s without a change, so that a page notices a dead connection |
 //!
-//! The id of an event is the catalog's index: who reconnects sends it back (`Last-Event-ID`, or `?since=`) and gets
-//! only what it missed. A slow reader costs nothing: each event is made when the socket takes it, from the log that all
+//! The id of an event is `LIFE-INDEX`, the catalog's index in one life of this server: who reconnects sends it back
+//! (`Last-Event-ID`, or `?since=`) and gets only what it missed. After a restart everything comes anew, as the index
+//! may be that of another catalog. A slow reader costs nothing: each event is made when the socket takes it, from the log that all
 //! readers share.
 
 use std::{
@@ -52,8 +53,8 @@ const BEAT: Duration = Duration::from_secs(10);
 pub(crate) struct Wanted {
     /// This instance only.
     name: Option<String>,
-    /// The index up to which the page knows everything already.
-    since: Option<u64>,
+    /// `LIFE-INDEX`: up to where the page knows everything already.
+    since: Option<String>,
 }
 
 /// Streams, or says that there are too many streams.
@@ -66,9 +67,12 @@ pub(crate) async fn live(
         let text = "too many pages are open: close some, or try again in a moment\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], text).into_response();
     };
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let seen = last.or(wanted.since);
-    let reader = Reader::new(shared.registry, wanted.name, seen, permit);
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let seen = last.or(wanted.since.as_deref()).and_then(|mark| {
+        let (life, index) = mark.split_once('-')?;
+        index.parse().ok().filter(|_| life == &*shared.life)
+    });
+    let reader = Reader::new(shared, wanted.name, seen, permit);
     (
         [(header::CACHE_CONTROL, "no-store"), (header::HeaderName::from_static("x-accel-buffering"), "no")],
         Sse::new(events(reader)),
@@ -87,6 +91,7 @@ fn events(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> {
 /// How far one page is.
 struct Reader {
     registry: Registry,
+    life: Arc<str>,
     bell: watch::Receiver<u64>,
     name: Option<String>,
     /// The index up to which the page knows everything; `None` when it knows nothing.
@@ -99,8 +104,8 @@ struct Reader {
 }
 
 #[derive(Serialize)]
-struct Begin {
-    index: u64,
+struct Begin<'a> {
+    life: &'a str,
     count: usize,
     now: u64,
 }
@@ -123,14 +128,10 @@ struct Patch {
 }
 
 impl Reader {
-    fn new(
-        registry: Registry,
-        name: Option<String>,
-        seen: Option<u64>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(shared: Shared, name: Option<String>, seen: Option<u64>, permit: OwnedSemaphorePermit) -> Self {
+        let Shared { registry, life, .. } = shared;
         let bell = registry.subscribe();
-        Self { registry, bell, name, seen, rest: None, pace: Instant::now(), _permit: permit }
+        Self { registry, life, bell, name, seen, rest: None, pace: Instant::now(), _permit: permit }
     }
 
     /// The next event; `None` when the registry has ended.
@@ -139,7 +140,7 @@ impl Reader {
             match (&mut self.rest, self.seen) {
                 (Some(rest), Some(index)) if rest.is_empty() => {
                     self.rest = None;
-                    return Some(event("ready", index, &Ready { index }));
+                    return Some(self.event("ready", index, &Ready { index }));
                 }
                 (Some(rest), Some(_)) => {
                     let rows = rest.split_off(rest.len().saturating_sub(ROWS));
@@ -181,12 +182,12 @@ impl Reader {
             None => snapshot.iter().cloned().collect(),
         };
         rows.reverse();
-        let begin =
-            Begin { index: snapshot.index(), count: rows.len(), now: milliseconds(SystemTime::now()) };
+        let begin = Begin { life: &self.life, count: rows.len(), now: milliseconds(SystemTime::now()) };
+        // Index 0 is of no catalog: a browser that is cut off before `ready` begins again.
+        let event = self.event("begin", 0, &begin);
         self.seen = Some(snapshot.index());
         self.rest = Some(rows);
-        // Id 0 is an index of no catalog: a browser that is cut off before `ready` begins again.
-        event("begin", 0, &begin)
+        event
     }
 
     /// What happened since `seen`, the last word about each instance only. `None`: begin again. `Some(None)`: nothing.
@@ -217,12 +218,12 @@ impl Reader {
                 None => patch.gone.push(name),
             }
         }
-        Some(Some(event("patch", seen, &patch)))
+        Some(Some(self.event("patch", seen, &patch)))
     }
-}
 
-fn event(kind: &str, id: u64, data: &impl Serialize) -> Event {
-    let event = Event::default().event(kind).id(id.to_string());
-    // Numbers and text always serialize; without its data the event would be an empty patch, which is harmless.
-    event.clone().json_data(data).unwrap_or(event)
+    fn event(&self, kind: &str, index: u64, data: &impl Serialize) -> Event {
+        let event = Event::default().event(kind).id(format!("{}-{index}", self.life));
+        // Numbers and text always serialize; without its data the event would be an empty one, which is harmless.
+        event.clone().json_data(data).unwrap_or(event)
+    }
 }

@@ -15,7 +15,7 @@ use portolan_model::{Instance, State as Health};
 
 use crate::{
     Shared, assets,
-    row::{Row, brief, milliseconds},
+    row::{Row, brief, milliseconds, natural},
     view::View,
 };
 
@@ -72,7 +72,7 @@ pub(crate) async fn index(
     let view = View::from_pairs(&pairs);
     let snapshot = shared.registry.snapshot();
     let mut numbers = [0; Health::ALL.len()];
-    let (mut matching, mut rows) = (0, Vec::new());
+    let mut matching = Vec::new();
     let (mut services, mut nodes) = (BTreeSet::new(), BTreeSet::new());
     for instance in snapshot.iter() {
         if services.len() < CHOICES {
@@ -85,12 +85,10 @@ pub(crate) async fn index(
             numbers[instance.state as usize] += 1;
         }
         if view.matches(instance) {
-            matching += 1;
-            if rows.len() < ROWS {
-                rows.push(Row::new(instance));
-            }
+            matching.push(instance);
         }
     }
+    matching.sort_unstable_by(|a, b| natural(a.key.name.as_str(), b.key.name.as_str()));
     // What is filtered for can be chosen although nobody has it, so that the form says what is shown.
     services.extend((!view.service.is_empty()).then_some(view.service.as_str()));
     nodes.extend((!view.node.is_empty()).then_some(view.node.as_str()));
@@ -109,10 +107,10 @@ pub(crate) async fn index(
         counts: counts.collect(),
         counted: numbers.iter().sum(),
         total: snapshot.len(),
-        matching,
+        rows: matching.iter().take(ROWS).map(|instance| Row::new(instance)).collect(),
+        matching: matching.len(),
         services: services.into_iter().collect(),
         nodes: nodes.into_iter().collect(),
-        rows,
     };
     html(StatusCode::OK, &page)
 }

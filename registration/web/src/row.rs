@@ -1,6 +1,7 @@
 //! A row of the table: an instance as people want to see it. The same for the HTML and for the script.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
@@ -108,6 +109,34 @@ fn scheme(instance: &Instance, port: &InstancePort) -> Option<&'static str> {
     (checked || named || name.ends_with("-http")).then_some("http")
 }
 
+/// The order in which people count: `web-2` before `web-10`. The script's `byName` has the same for names, whose
+/// only characters are `-`, digits and small letters.
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a, b);
+    loop {
+        let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+        let order = match (digits(left), digits(right)) {
+            (0, _) | (_, 0) => {
+                let (l, r) = (left.chars().next(), right.chars().next());
+                if l.is_none() && r.is_none() {
+                    return a.cmp(b);
+                }
+                left = &left[l.map_or(0, char::len_utf8)..];
+                right = &right[r.map_or(0, char::len_utf8)..];
+                l.cmp(&r)
+            }
+            (l, r) => {
+                let (one, other) = (left[..l].trim_start_matches('0'), right[..r].trim_start_matches('0'));
+                (left, right) = (&left[l..], &right[r..]);
+                one.len().cmp(&other.len()).then_with(|| one.cmp(other))
+            }
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
 /// Since 1970; 0 for times before.
 pub(crate) fn milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -165,6 +194,17 @@ mod tests {
         assert_eq!(open(None), plain);
         assert_eq!(open(Some("tcp@rpc")), plain);
         assert_eq!(open(Some("http:/healthz@rpc"))[2], "http://192.0.2.1:20002/");
+    }
+
+    #[test]
+    fn names_are_in_the_order_in_which_people_count() {
+        let sorted = ["a", "a-1", "a-1-b", "a-2", "a-10", "a-010", "a1", "a2", "ab", "b-1"];
+        for pair in sorted.windows(2) {
+            let expected = if pair == ["a-10", "a-010"] { Ordering::Greater } else { Ordering::Less };
+            assert_eq!(natural(pair[0], pair[1]), expected, "{pair:?}");
+            assert_eq!(natural(pair[1], pair[0]), expected.reverse(), "{pair:?}");
+        }
+        assert_eq!(natural("a-1", "a-1"), Ordering::Equal);
     }
 
     #[test]
