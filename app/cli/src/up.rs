@@ -26,6 +26,11 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDRESS", env = "PORTOLAN_LISTEN", default_value = "127.0.0.1:10080")]
     pub listen: SocketAddr,
 
+    /// Where the same listens for browsers, which refuse to open port 10080 (it is on the list of bad ports of the
+    /// Fetch standard).
+    #[arg(long, value_name = "ADDRESS", env = "PORTOLAN_PAGE_LISTEN", default_value = "127.0.0.1:10082")]
+    pub page_listen: SocketAddr,
+
     /// Where the register API of the dynamic-ports tutorial listens.
     #[arg(long, value_name = "ADDRESS", env = "PORTOLAN_REGISTER_LISTEN", default_value = "127.0.0.1:10081")]
     pub register_listen: SocketAddr,

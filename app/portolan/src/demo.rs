@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -38,6 +37,9 @@ const SERVICE: &str = "port-server";
 /// Ages in the table go on although nothing changes.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// Changes that come together are shown together.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Runs until Ctrl-C.
 pub(crate) async fn main(global: Global, args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -56,7 +58,7 @@ pub(crate) async fn main(global: Global, args: DemoArgs) -> anyhow::Result<ExitC
         up = Up::start(&config) => up?,
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
-    greet(config.listen, config.dns_listen, &config.zone, &folder.path);
+    greet(&config);
 
     let stop = CancellationToken::new();
     let (signals, _) = broadcast::channel(1);
@@ -65,13 +67,22 @@ pub(crate) async fn main(global: Global, args: DemoArgs) -> anyhow::Result<ExitC
     let mut screen = Screen::new();
     let mut changes = up.registry.subscribe();
     let mut interval = tokio::time::interval(REFRESH);
+    let mut settled = Box::pin(tokio::time::sleep(Duration::ZERO));
+    let mut dirty = false;
     // Whatever ends it, everything is taken down again below.
     let failed = loop {
         tokio::select! {
             ended = &mut copies => break ended.map(|_| ()).err(),
             _ = interrupt.recv() => break None,
             _ = terminate.recv() => break None,
-            Ok(()) = changes.changed() => screen.show(&up.registry),
+            Ok(()) = changes.changed() => {
+                settled.as_mut().reset(tokio::time::Instant::now() + SETTLE);
+                dirty = true;
+            }
+            () = &mut settled, if dirty => {
+                screen.show(&up.registry);
+                dirty = false;
+            }
             _ = interval.tick() => screen.refresh(&up.registry),
         }
     };
@@ -113,14 +124,17 @@ fn plan(args: &DemoArgs, network: Network, folder: &Path) -> anyhow::Result<RunP
     })
 }
 
-fn greet(page: SocketAddr, dns: SocketAddr, zone: &str, folder: &Path) {
-    let mut text = String::new();
-    let _ = writeln!(text, "page      http://{page}/");
-    let _ = writeln!(text, "names     dig @{} -p {} _http._tcp.{SERVICE}.{zone} SRV", dns.ip(), dns.port());
-    let _ = writeln!(text, "API       curl http://{page}/v1/instances");
-    let _ = writeln!(text, "logs      {}/", folder.display());
-    let _ = writeln!(text, "          Ctrl-C ends it and leaves nothing behind\n");
-    let _ = anstream::stdout().write_all(text.as_bytes());
+fn greet(config: &UpConfig) {
+    let dns = config.dns_listen;
+    let lines = [
+        format!("page      http://{}/", config.page_listen),
+        format!("API       curl http://{}/v1/instances", config.listen),
+        format!("names     dig @{} -p {} _http._tcp.{SERVICE}.{} SRV", dns.ip(), dns.port(), config.zone),
+        format!("logs      {}/", config.data.display()),
+        "          Ctrl-C ends it and leaves nothing behind\n\n".to_owned(),
+    ];
+    // A closed pipe is no reason to stop the servers.
+    let _ = anstream::stdout().write_all(lines.join("\n").as_bytes());
 }
 
 /// The table: drawn anew in its place on a terminal; elsewhere printed again only when something other than ages changed.

@@ -81,7 +81,8 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
-    let talks = matches!(verb, Verb::Up(_) | Verb::Run(_) | Verb::Demo(_) | Verb::Serve(_));
+    // The demo's stdout is a live table: what goes well is in it.
+    let talks = matches!(verb, Verb::Up(_) | Verb::Run(_) | Verb::Serve(_));
     let level = global.level(if talks { LogLevel::Info } else { LogLevel::Warn });
     let form = match global.log_format {
         LogFormat::Text => Form::Text,

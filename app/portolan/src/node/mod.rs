@@ -12,6 +12,5 @@ mod own;
 
 pub(crate) use api::router;
 pub(crate) use engine::{Engine, NodeConfig};
-pub(crate) use error::NodeError;
 pub(crate) use handle::NodeHandle;
 pub(crate) use own::OwnConfig;

@@ -26,6 +26,7 @@ use crate::node::{NodeConfig, OwnConfig};
 pub(crate) struct UpConfig {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) page_listen: SocketAddr,
     pub(crate) register_listen: SocketAddr,
     pub(crate) dns_listen: SocketAddr,
     pub(crate) zone: String,
@@ -67,9 +68,10 @@ impl UpConfig {
             Some(node) => node.clone(),
             None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         };
-        Ok(Self {
+        let mut config = Self {
             data: global.data_dir(),
             listen: args.listen,
+            page_listen: args.page_listen,
             register_listen: args.register_listen,
             dns_listen: args.dns_listen,
             zone: args.zone.clone(),
@@ -83,7 +85,14 @@ impl UpConfig {
             remove_after: args.remove_after,
             quarantine: args.quarantine,
             token: global.read_token().context("the API's token")?,
-        })
+        };
+        if config.addresses.is_empty() {
+            config.addresses = config.gateways();
+        }
+        if config.addresses.is_empty() {
+            config.addresses.push(Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(config)
     }
 
     /// The addresses by which instances with networks of their own reach this machine, and its DNS.
@@ -141,19 +150,14 @@ impl UpConfig {
     }
 }
 
-/// As given, else those by which this machine reaches the world, else the loopback: a machine without a network still
-/// serves itself.
+/// As given, else those by which this machine reaches the world. A machine without a network still serves itself: by
+/// the gateways, which are its own addresses, or without namespaces by the loopback.
 fn addresses(advertise: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
     if !advertise.is_empty() {
         return Ok(advertise.to_vec());
     }
-    let primary = route::primary_addresses().context("reading this machine's addresses")?;
-    let mut addresses: Vec<IpAddr> = primary.v4.map(IpAddr::V4).into_iter().collect();
-    addresses.extend(primary.v6.map(IpAddr::V6));
-    if addresses.is_empty() {
-        addresses.push(Ipv4Addr::LOCALHOST.into());
-    }
-    Ok(addresses)
+    let primary = route::primary_addresses_except(&[SandboxConfig::LINK_PREFIX]);
+    Ok(primary.context("reading this machine's addresses")?.iter().collect())
 }
 
 /// What is left of `part` on both sides of `hole`.

@@ -56,7 +56,6 @@ impl LockError {
 /// The data folder, locked until this is dropped or the process ends in whatever way.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
-    path: PathBuf,
     _lock: File,
 }
 
@@ -87,12 +86,7 @@ impl DataFolder {
         if let Err(error) = written {
             tracing::warn!(folder = %path.display(), %error, "cannot write the pid into the lock file");
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { _lock: lock })
     }
 }
 

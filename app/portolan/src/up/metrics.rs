@@ -29,5 +29,11 @@ async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {
         }
         shared.metrics.port_leases.set(i64::try_from(usage.leases.len()).unwrap_or(i64::MAX));
     }
+    if let Ok(Ok(Some(stats))) = tokio::time::timeout(PATIENCE, shared.node.call(|engine| engine.dataplane())).await {
+        shared.metrics.mappings.set(i64::try_from(stats.mappings).unwrap_or(i64::MAX));
+        // The data plane counts for itself; the difference is what it did since the last scrape.
+        let repairs = &shared.metrics.dataplane_repairs;
+        repairs.inc_by(stats.repairs.saturating_sub(repairs.get()));
+    }
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.metrics.encode())
 }

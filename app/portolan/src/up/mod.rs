@@ -31,7 +31,8 @@ pub(crate) async fn main(global: Global, args: UpArgs) -> anyhow::Result<ExitCod
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let up = Up::start(&config).await?;
-    tracing::info!("page and API on http://{}/", config.listen);
+    tracing::info!("page on http://{}/", config.page_listen);
+    tracing::info!("API on http://{}/v1/instances", config.listen);
     tracing::info!("register API of the tutorial on http://{}/register", config.register_listen);
     tracing::info!("DNS for {} on {}", config.zone, config.dns_listen);
     tokio::select! {

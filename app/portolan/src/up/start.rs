@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     node::{self, Engine, NodeHandle},
-    output::problem::{Hint, hinted},
+    output::problem::hinted,
     run::SOCKET,
 };
 
@@ -47,6 +47,14 @@ pub(crate) struct Up {
     _folder: DataFolder,
 }
 
+/// Bound before anything was changed.
+struct Listeners {
+    public: std::net::TcpListener,
+    /// The same for browsers.
+    browsers: std::net::TcpListener,
+    register: std::net::TcpListener,
+}
+
 impl Up {
     /// Starts all parts, or none. Locks and addresses come first, as they fail most often and change nothing.
     pub(crate) async fn start(config: &UpConfig) -> anyhow::Result<Self> {
@@ -65,7 +73,9 @@ impl Up {
             let hint = error.hint();
             hinted(error, hint)
         };
-        let page = listeners::tcp(config.listen, "the page and the API", "--listen").map_err(refused)?;
+        let public = listeners::tcp(config.listen, "the page and the API", "--listen").map_err(refused)?;
+        let browsers =
+            listeners::tcp(config.page_listen, "the page", "--page-listen").map_err(refused)?;
         let register =
             listeners::tcp(config.register_listen, "the tutorial's register API", "--register-listen")
                 .map_err(refused)?;
@@ -81,7 +91,7 @@ impl Up {
         let node = NodeHandle::start(engine, gone).context("starting the node's thread")?;
 
         // From here on the kernel knows us: whatever fails must give back what was taken.
-        match Self::serve(config, &node, page, register, counters).await {
+        match Self::serve(config, &node, Listeners { public, browsers, register }, counters).await {
             Ok((registry, dns, servers, closing, socket)) => {
                 tokio::spawn(forget(registry.clone(), lost));
                 Ok(Self { registry, node, dns, closing, servers, _socket: socket, _dataplane: dataplane, _folder: folder })
@@ -98,17 +108,15 @@ impl Up {
     async fn serve(
         config: &UpConfig,
         node: &NodeHandle,
-        page: std::net::TcpListener,
-        register: std::net::TcpListener,
+        listeners: Listeners,
         counters: Arc<Metrics>,
     ) -> anyhow::Result<(Registry, Vec<Dns>, JoinSet<()>, CancellationToken, UnixPath)> {
-        let store = RedbStore::open(&config.data.join("catalog.redb"))
-            .hint("if nothing can mend it, move the file away: instances that live register again by themselves")?;
+        let store = RedbStore::open(&config.data)?;
         let registry = Registry::start(registry_config(config, Arc::clone(&counters)), Box::new(store)).await?;
         let dns = start_dns(config, &counters, &registry)?;
 
         let closing = CancellationToken::new();
-        let (socket, path) = listeners::unix(&config.data.join(SOCKET)).map_err(|error| {
+        let (socket, path) = super::listeners::unix(&config.data.join(SOCKET)).map_err(|error| {
             let hint = error.hint();
             hinted(error, hint)
         })?;
@@ -130,8 +138,10 @@ impl Up {
         let tutorial = api::tutorial(registry.clone());
 
         let mut servers = JoinSet::new();
-        servers.spawn(api::serve(TcpListener::from_std(page)?, public, closing.clone()));
-        servers.spawn(api::serve(TcpListener::from_std(register)?, tutorial, closing.clone()));
+        for listener in [listeners.public, listeners.browsers] {
+            servers.spawn(api::serve(TcpListener::from_std(listener)?, public.clone(), closing.clone()));
+        }
+        servers.spawn(api::serve(TcpListener::from_std(listeners.register)?, tutorial, closing.clone()));
         servers.spawn(api::serve(UnixListener::from_std(socket)?, local, closing.clone()));
         Ok((registry, dns, servers, closing, path))
     }
