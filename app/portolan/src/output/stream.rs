@@ -8,27 +8,36 @@ pub(crate) struct Stream {
     widths: Vec<usize>,
 }
 
+/// A row: headers, which are the same for all rows, and cells.
+pub(crate) type Row = Vec<(&'static str, String)>;
+
 impl Stream {
-    /// Writes a row of headers and cells to stdout, before the first one also the headers.
-    pub(crate) fn row(&mut self, cells: &[(&str, String)]) -> io::Result<()> {
+    /// Writes rows that came together to stdout, before the first ones also the headers.
+    pub(crate) fn rows(&mut self, rows: &[Row]) -> io::Result<()> {
         let mut stdout = anstream::stdout().lock();
-        for line in self.lines(cells) {
+        for line in self.lines(rows) {
             writeln!(stdout, "{line}")?;
         }
         stdout.flush()
     }
 
-    fn lines(&mut self, cells: &[(&str, String)]) -> Vec<String> {
+    fn lines(&mut self, rows: &[Row]) -> Vec<String> {
         let headers = self.widths.is_empty();
-        self.widths.resize(cells.len(), 0);
-        for (width, (header, cell)) in self.widths.iter_mut().zip(cells) {
-            *width = (*width).max(header.len()).max(cell.chars().count());
+        for row in rows {
+            self.widths.resize(row.len(), 0);
+            for (width, (header, cell)) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(header.len()).max(cell.chars().count());
+            }
         }
         let mut lines = Vec::new();
-        if headers {
-            lines.push(self.line(cells.iter().map(|(header, _)| *header)));
+        if let (true, Some(row)) = (headers, rows.first()) {
+            lines.push(self.line(row.iter().map(|(header, _)| *header)));
         }
-        lines.push(self.line(cells.iter().map(|(_, cell)| if cell.is_empty() { "-" } else { cell })));
+        let cell = |cell: &'_ String| if cell.is_empty() { "-".to_owned() } else { cell.clone() };
+        for row in rows {
+            let cells: Vec<_> = row.iter().map(|(_, text)| cell(text)).collect();
+            lines.push(self.line(cells.iter().map(String::as_str)));
+        }
         lines
     }
 
@@ -46,9 +55,11 @@ mod tests {
     #[test]
     fn columns_grow_and_never_shrink() {
         let mut stream = Stream::default();
-        let cells = |a: &str, b: &str| [("NAME", a.to_owned()), ("STATE", b.to_owned())];
-        assert_eq!(stream.lines(&cells("web", "passing")), ["NAME  STATE", "web   passing"]);
-        assert_eq!(stream.lines(&cells("longer-name", "")), ["longer-name  -"]);
-        assert_eq!(stream.lines(&cells("web", "x")), ["web          x"]);
+        let row = |a: &str, b: &str| vec![("NAME", a.to_owned()), ("STATE", b.to_owned())];
+        let first = [row("web", "passing"), row("other", "")];
+        assert_eq!(stream.lines(&first), ["NAME   STATE", "web    passing", "other  -"]);
+        assert_eq!(stream.lines(&[row("longer-name", "x")]), ["longer-name  x"]);
+        assert_eq!(stream.lines(&[row("web", "x")]), ["web          x"]);
+        assert!(stream.lines(&[]).is_empty());
     }
 }

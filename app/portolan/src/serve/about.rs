@@ -68,6 +68,11 @@ impl About {
         self.set(false);
     }
 
+    /// This server ends: from now on `/healthz` answers 503, which is no news to anybody.
+    pub(crate) fn end(&self) {
+        self.healthy.store(false, Ordering::Relaxed);
+    }
+
     /// From now on `/healthz` answers 200.
     pub(crate) fn turn_healthy(&self) {
         self.set(true);

@@ -74,7 +74,7 @@ pub(crate) async fn main(global: Global, args: ServeArgs) -> anyhow::Result<Exit
     }
     log.line("Stopping");
     toggling.abort();
-    about.turn_unhealthy();
+    about.end();
     stop_registration.cancel();
     let end = async {
         if let Some(registration) = registration

@@ -7,7 +7,11 @@ use portolan_client::Event;
 use portolan_model::{Instance, Name, Transition};
 
 use super::api;
-use crate::output::{instances, stream::Stream, structured};
+use crate::output::{
+    instances,
+    stream::{Row, Stream},
+    structured,
+};
 
 /// Shows what is there, then what happens. A lost connection is told and made again.
 pub(crate) async fn main(global: Global, args: WatchArgs) -> anyhow::Result<ExitCode> {
@@ -22,9 +26,7 @@ pub(crate) async fn main(global: Global, args: WatchArgs) -> anyhow::Result<Exit
                 if std::mem::take(&mut lost) {
                     tracing::warn!("connected again");
                 }
-                for transition in transitions(&mut known, event) {
-                    show.show(&transition)?;
-                }
+                show.show(&transitions(&mut known, event))?;
             }
             Err(error) if error.is_transient() => {
                 if !std::mem::replace(&mut lost, true) {
@@ -73,16 +75,18 @@ struct Show {
 }
 
 impl Show {
-    fn show(&mut self, transition: &Transition) -> anyhow::Result<()> {
+    /// What happened at once, one after the other.
+    fn show(&mut self, transitions: &[Transition]) -> anyhow::Result<()> {
         match self.format {
-            Format::Json => structured::json_line(transition),
-            Format::Yaml => {
+            Format::Json => transitions.iter().try_for_each(structured::json_line),
+            Format::Yaml => transitions.iter().try_for_each(|transition| {
                 writeln!(std::io::stdout(), "---")?;
                 structured::yaml(transition)
-            }
+            }),
             Format::Table | Format::Wide => {
                 let wide = self.format == Format::Wide;
-                Ok(self.stream.row(&row(transition, wide))?)
+                let rows: Vec<_> = transitions.iter().map(|transition| row(transition, wide)).collect();
+                Ok(self.stream.rows(&rows)?)
             }
         }
     }
@@ -91,7 +95,7 @@ impl Show {
 const HEADERS: [&str; 8] = ["TIME", "EVENT", "NAME", "STATE", "ADDRESS", "PORTS", "NODE", "OUTPUT"];
 
 /// Under each header, what happened.
-fn row(transition: &Transition, wide: bool) -> Vec<(&'static str, String)> {
+fn row(transition: &Transition, wide: bool) -> Row {
     let instance = transition.instance();
     let event = match transition {
         Transition::Added(_) => "added",
