@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -20,9 +20,12 @@ use crate::{
     resolv::Upstreams,
 };
 
-/// How long one resolver may think. Clients ask again after 5 s (resolv.conf(5), `timeout`); two resolvers get a
-/// chance before that.
+/// How long one resolver may think.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long all of them may. Clients ask again after 5 s (resolv.conf(5), `timeout`): an answer after that is for
+/// nobody, one right before it saves a second question.
+const DEADLINE: Duration = Duration::from_millis(4500);
 
 /// Questions on their way at once. Each has a file descriptor; one more gets SERVFAIL, and the client asks again.
 const IN_FLIGHT: usize = 256;
@@ -32,6 +35,8 @@ const IN_FLIGHT: usize = 256;
 enum ForwardError {
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Silence,
+    #[error("no time left for it")]
+    Deadline,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("not a DNS message: {0}")]
@@ -65,8 +70,9 @@ impl Forwarder {
 
     /// The packet to send back: what the first resolver that answers says, or SERVFAIL.
     pub(crate) async fn forward(&self, request: &Request, _permit: Permit) -> (Vec<u8>, ResponseCode) {
+        let end = Instant::now() + DEADLINE;
         for &server in self.upstreams.now().iter() {
-            match ask(server, request).await {
+            match timeout_at(end, ask(server, request)).await.unwrap_or(Err(ForwardError::Deadline)) {
                 Ok(message) => {
                     let code = message.metadata.response_code;
                     let mut metadata = request.reply(code);

@@ -85,7 +85,7 @@ impl Dns {
                 metrics: config.metrics.clone(),
             });
             let (udp, tcp) = (
-                serve_udp(bound.udp, responder.clone(), tasks.clone()),
+                serve_udp(bound.udp, responder.clone(), tasks.clone(), token.clone()),
                 serve_tcp(bound.tcp, responder, tasks.clone(), token.clone()),
             );
             tasks.spawn(token.clone().run_until_cancelled_owned(udp));
@@ -101,14 +101,19 @@ impl Dns {
         &self.addresses
     }
 
-    /// Stops listening, and returns when the questions on their way have been answered or given up.
+    /// Stops listening and gives up the questions that others have not answered yet; returns when nothing is left.
     pub async fn stop(self) {
         drop(self.end);
         self.tasks.wait().await;
     }
 }
 
-async fn serve_udp<C: Catalog>(socket: UdpSocket, responder: Arc<Responder<C>>, tasks: TaskTracker) {
+async fn serve_udp<C: Catalog>(
+    socket: UdpSocket,
+    responder: Arc<Responder<C>>,
+    tasks: TaskTracker,
+    token: CancellationToken,
+) {
     let socket = Arc::new(socket);
     let mut buffer = [0; 4096];
     loop {
@@ -125,10 +130,10 @@ async fn serve_udp<C: Catalog>(socket: UdpSocket, responder: Arc<Responder<C>>, 
             Response::Silence => {}
             Response::Forward(request, permit) => {
                 let (socket, responder) = (socket.clone(), responder.clone());
-                tasks.spawn(async move {
+                tasks.spawn(token.clone().run_until_cancelled_owned(async move {
                     let bytes = responder.forward(&request, permit).await;
                     send(&socket, &bytes, client).await;
-                });
+                }));
             }
         }
     }

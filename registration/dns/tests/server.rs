@@ -371,3 +371,26 @@ async fn the_next_resolver_is_asked_when_one_fails() {
     let answer = server.dig("fail.example.org").await;
     assert!(answer.contains("status: SERVFAIL"), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resolver_that_never_answers_keeps_nobody_waiting() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let upstream = upstream::start().await;
+    let server = Server::forwarding(Some(Copies::new(1)), Some(vec![silent.local_addr().unwrap(), upstream]));
+    // The second is asked in time for the same question of the client, which waits 5 s.
+    assert_eq!(server.dig("+short www.example.org").await, "203.0.113.80\n");
+
+    // Names of ours are answered meanwhile, and the server can end.
+    let address = server.address();
+    let waiting = tokio::task::spawn_blocking(move || {
+        let mut dig = programs::command("dig", ["+tries=1", "+time=2", "@127.0.0.1", "www.example.org"]);
+        programs::output(dig.args(["-p", &address.port().to_string()]))
+    });
+    let mut buffer = [0; 512];
+    silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    silent.recv(&mut buffer).unwrap();
+    silent.recv(&mut buffer).unwrap();
+    assert_eq!(server.dig("+short s.portolan.internal").await, "10.9.0.1\n");
+    tokio::time::timeout(Duration::from_secs(1), server.dns.stop()).await.expect("ends at once");
+    assert!(!waiting.await.unwrap().status.success(), "nobody answers any more");
+}

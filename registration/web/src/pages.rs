@@ -188,10 +188,11 @@ fn found(instance: &Instance) -> Found {
     let check = instance.check.as_ref().map(|check| {
         let time = humantime::format_duration;
         format!(
-            "{check}, each {}, {} at most, critical after {} failures",
+            "{check}, each {}, {} at most, critical after {} failure{}",
             time(check.interval),
             time(check.timeout),
-            check.fall
+            check.fall,
+            if check.fall == 1 { "" } else { "s" },
         )
     });
     Found {
