@@ -159,7 +159,7 @@ pub struct DoctorArgs {
         long,
         value_name = "ADDRESS",
         value_delimiter = ',',
-        default_value = "127.0.0.1:10080,127.0.0.1:10081"
+        default_value = "127.0.0.1:10080,127.0.0.1:10081,127.0.0.1:10082"
     )]
     pub listen: Vec<SocketAddr>,
 
