@@ -3,8 +3,9 @@
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Write as _},
     net::{TcpStream, UdpSocket},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
     process::Command,
     time::Duration,
 };
@@ -229,20 +230,55 @@ fn a_holder_that_cannot_be_started_is_an_error_that_names_it() {
 
 #[test]
 fn the_socket_is_the_owners_alone() {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = Holders::new();
     let _client = connect(folder.path(), &[]);
     let mode = fs::metadata(folder.path().join("holder.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Not a test by itself: [`a_stranger_gets_no_answer`] runs it as another user.
+#[test]
+fn the_stranger_asks() {
+    let Some(socket) = std::env::var_os("PORTOLAN_TEST_SOCKET") else { return };
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let question = b"\x00\x00\x00\x07\"hello\"";
+    let _ = stream.write_all(question);
+    let mut answer = Vec::new();
+    // The end of the stream, or a reset because the question was not read.
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{answer:?}");
+}
+
+#[test]
+fn a_stranger_gets_no_answer() {
+    need_root!();
+    let folder = Holders::new();
+    let mut client = connect(folder.path(), &[]);
+    // Somebody opened the door; the credentials of the peer still count (SO_PEERCRED, unix(7)).
+    let socket = folder.path().join("holder.sock");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    // A copy that the other user may run, wherever the build is.
+    let program = folder.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command
+        .args(["the_stranger_asks", "--exact"])
+        .env("PORTOLAN_TEST_SOCKET", &socket)
+        .uid(65_534)
+        .gid(65_534);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(client.count().unwrap(), 0, "the owner is still answered");
+}
+
 #[test]
 fn nonsense_is_answered_and_does_not_disturb_the_others() {
-    use std::io::{Read as _, Write as _};
     let folder = Holders::new();
     let mut client = connect(folder.path(), &[]);
     for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0\0\0\x02{}", b"\0\0\0\x05"] {
-        let mut stream = std::os::unix::net::UnixStream::connect(folder.path().join("holder.sock")).unwrap();
+        let mut stream = UnixStream::connect(folder.path().join("holder.sock")).unwrap();
         stream.write_all(nonsense).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
