@@ -35,6 +35,6 @@ pub use config::PlanConfig;
 pub use diff::{Difference, diff};
 pub use error::PlanError;
 pub use plan::Plan;
-pub use sets::{SetId, SetKind};
+pub use sets::{Run, SetId, SetKind};
 pub use stale::{Flow, Touched};
 pub use version::Version;

@@ -41,11 +41,8 @@ pub(crate) fn chain(config: &PlanConfig) -> Option<FilledChain> {
 /// `fib saddr . iif oif missing`: the source is not reached through the interface by which the packet came.
 fn no_route_back() -> [Expression; 2] {
     let flags = FibFlags::SADDR | FibFlags::IIF | FibFlags::PRESENT;
-    let compare = Compare {
-        operator: ComparisonOperator::Equal,
-        register: Register::R1,
-        value: Data::new().number(0),
-    };
+    let compare =
+        Compare { operator: ComparisonOperator::Equal, register: Register::R1, value: Data::new().number(0) };
     [
         Expression::Fib(Fib { flags, result: FibResult::OutputInterface, to: Register::R1 }),
         Expression::Compare(compare),

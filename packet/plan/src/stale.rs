@@ -147,3 +147,6 @@ fn set(bits: &mut Vec<u64>, port: u16) {
 fn is_set(bits: &[u64], port: u16) -> bool {
     bits.get(usize::from(port >> 6)).is_some_and(|word| word & 1 << (port & 63) != 0)
 }
+
+#[cfg(test)]
+mod tests;

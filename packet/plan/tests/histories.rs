@@ -74,7 +74,7 @@ fn step(plan: &mut Plan, obvious: &mut Obvious, step: &Step) -> Changes {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn every_change_leads_to_the_table_of_what_is_left(history in steps(1..60)) {
