@@ -7,8 +7,9 @@ use rand::RngExt;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{Client, ClientError};
 
@@ -47,6 +48,8 @@ pub struct Keeper {
     key: InstanceKey,
     registration: watch::Sender<Registration>,
     status: watch::Receiver<Status>,
+    /// Cancelled when no further request is to be made.
+    leaving: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -64,8 +67,9 @@ impl Keeper {
         let key = InstanceKey { name: registration.name.clone(), incarnation };
         let (registration, words) = watch::channel(registration);
         let (tell, status) = watch::channel(Status::Trying(None));
-        let work = Loop { client: client.clone(), key: key.clone(), words, tell };
-        Self { client, key, registration, status, task: tokio::spawn(work.run()) }
+        let leaving = CancellationToken::new();
+        let work = Loop { client: client.clone(), key: key.clone(), words, tell, leaving: leaving.clone() };
+        Self { client, key, registration, status, leaving, task: tokio::spawn(work.run()) }
     }
 
     /// What it registers.
@@ -92,10 +96,14 @@ impl Keeper {
     /// Stops renewing and takes the instance out of the catalog. Takes 2 s at most: a registry that cannot be reached
     /// will notice by itself.
     pub async fn leave(mut self) {
-        self.task.abort();
-        // A registration that is on its way must not arrive after the word that it is over.
-        let _ = (&mut self.task).await;
-        match timeout(PATIENCE, self.client.leave(&self.key)).await {
+        // A registration that is on its way must not arrive after the word that it is over: a request that was sent
+        // cannot be taken back, so its answer is waited for.
+        self.leaving.cancel();
+        let begun = Instant::now();
+        if timeout_at(begun + PATIENCE / 2, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+        match timeout_at(begun + PATIENCE, self.client.leave(&self.key)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) if error.is_not_found() || error.is_replaced() => {}
             Ok(Err(error)) => {
@@ -120,14 +128,16 @@ struct Loop {
     key: InstanceKey,
     words: watch::Receiver<Registration>,
     tell: watch::Sender<Status>,
+    leaving: CancellationToken,
 }
 
 impl Loop {
+    /// Until another life has taken the name, or the keeper leaves; never in the middle of a request.
     async fn run(mut self) {
         let name = self.key.name.clone();
         let mut lease = LEASE;
         let mut failures = 0;
-        loop {
+        while !self.leaving.is_cancelled() {
             let registration = self.words.borrow_and_update().clone();
             let error = match self.client.register(&registration).await {
                 Ok(registered) => {
@@ -189,10 +199,11 @@ impl Loop {
         }
     }
 
-    /// Waits, but not longer than until the registration is another. Returns whether it is.
+    /// Waits, but not longer than until the registration is another or the keeper leaves. Returns whether it is so.
     async fn pause(&mut self, time: Duration) -> bool {
         tokio::select! {
             () = sleep(time) => false,
+            () = self.leaving.cancelled() => true,
             changed = self.words.changed() => {
                 if changed.is_err() {
                     // The keeper is gone and this task is about to be aborted.

@@ -94,12 +94,19 @@ impl Drop for Health {
     }
 }
 
+/// When something that was just started and is not there yet is looked at again; doubled each time, up to the check's
+/// own interval.
+const SOON: Duration = Duration::from_millis(100);
+
 async fn watch(target: Target, state: State, first: First, context: Arc<Context>) {
     let mut judge = Judge::new(&target.check, state);
     if first == First::Spread {
         let part = rand::rng().random_range(0.0..1.0);
         sleep(target.check.interval.mul_f64(part)).await;
     }
+    // Something that was just started is not there yet when it is looked at first. It is looked at again soon, and
+    // that it was not there yet is not held against it.
+    let mut soon = (first != First::Spread && state == State::Unknown).then_some(SOON);
     loop {
         let begun = Instant::now();
         let permits = if judge.is_doubtful() { &context.doubtful } else { &context.healthy };
@@ -108,6 +115,12 @@ async fn watch(target: Target, state: State, first: First, context: Arc<Context>
         let sight = probe::look(&target).await;
         drop(permit);
         context.metrics.health_check(sight.word());
+        soon = soon.filter(|soon| sight.is_refusal() && *soon < target.check.interval);
+        if let Some(pause) = soon {
+            soon = Some(pause * 2);
+            sleep(jittered(pause)).await;
+            continue;
+        }
         if let Some(state) = judge.observe(sight.level) {
             let report = Report { target: target.clone(), state, output: sight.output };
             if context.reports.send(report).await.is_err() {

@@ -207,6 +207,14 @@ impl Engine {
             own.disconnect(&lease)?;
         }
         self.ports.release(name, &lease.request.incarnation);
+        // A supervisor that was killed could not.
+        let file = crate::run::ports_file(&self.config.data, name);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(file = %file.display(), %error, "cannot remove");
+            }
+            _ => {}
+        }
         Ok(())
     }
 

@@ -42,11 +42,11 @@ impl NodeError {
     /// The status that an HTTP reply carries for this.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::NameTaken { .. } | Self::Different(_) => StatusCode::CONFLICT,
             Self::NoOwner(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::NoDataPlane(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Addresses(_) | Self::Ports(_) => StatusCode::INSUFFICIENT_STORAGE,
+            // Not of the 500s: asking again gets the same answer until somebody does something about it.
+            Self::NameTaken { .. } | Self::Different(_) | Self::Addresses(_) | Self::Ports(_) => StatusCode::CONFLICT,
+            Self::NoDataPlane(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Sandbox { .. } | Self::DataPlane { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -14,13 +14,14 @@ mod supervisor;
 
 use std::{
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
 
 use portolan_cli::{Global, RunArgs};
 use portolan_client::{Client, Endpoint};
+use portolan_model::Name;
 use rustix::process::Signal;
 use tokio::{sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,11 @@ use self::{plan::RunPlan, supervisor::Supervisor};
 
 /// The name of the unix socket in the data folder by which `run` reaches `up`.
 pub(crate) const SOCKET: &str = "portolan.sock";
+
+/// The file with the ports of an instance as JSON, whose path its process finds in `PORTOLAN_PORTS_FILE`.
+pub(crate) fn ports_file(data: &Path, name: &Name) -> PathBuf {
+    data.join("instances").join(format!("{name}.json"))
+}
 
 /// Runs until the command has ended for good, and ends with its code.
 pub(crate) async fn main(global: Global, args: RunArgs) -> anyhow::Result<ExitCode> {

@@ -66,7 +66,7 @@ impl<'a> Supervisor<'a> {
             node: NodeClient { client },
             life: new_life(),
             owner: Owner { pid, start_time },
-            ports_file: data.join("instances").join(format!("{name}.json")),
+            ports_file: super::ports_file(data, name),
             signals,
             stop,
         })
@@ -185,7 +185,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Asks for the lease; an `up` that is just being restarted is waited for.
-    async fn lease(&self) -> Result<LeaseReply, ClientError> {
+    async fn lease(&self) -> anyhow::Result<LeaseReply> {
         let request = LeaseRequest {
             instance: self.name.clone(),
             incarnation: self.life.clone(),
@@ -198,7 +198,12 @@ impl<'a> Supervisor<'a> {
             .with_max_delay(Duration::from_secs(1))
             .with_jitter()
             .with_max_times(8);
-        (|| self.node.lease(&request)).retry(again).when(ClientError::is_transient).await
+        let leased = (|| self.node.lease(&request)).retry(again).when(ClientError::is_transient).await;
+        leased.map_err(|error| match error {
+            // The node's own words say all that a person needs.
+            ClientError::Refused { message, .. } => anyhow::anyhow!(message),
+            error => error.into(),
+        })
     }
 
     /// Gives ports and namespace back; reports and goes on when that fails, as the node notices our end anyway.

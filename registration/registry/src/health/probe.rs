@@ -41,6 +41,11 @@ pub(crate) struct Sight {
 }
 
 impl Sight {
+    /// Whether somebody said no at once, as a machine does whose program does not listen yet.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        matches!(self.level, Level::Fail) && !self.timed_out
+    }
+
     /// For the metric.
     pub(crate) const fn word(&self) -> &'static str {
         match self.level {
