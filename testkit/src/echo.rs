@@ -58,10 +58,10 @@ impl Echo {
                 wait_for_input(&listener);
                 let Ok((stream, peer)) = listener.accept() else { continue };
                 let greeting = format!("{name} {peer}\n");
-                let answered = Arc::clone(&answered);
+                // Counted before the answer: who has one finds itself counted.
+                answered.fetch_add(1, Ordering::Relaxed);
                 thread::spawn(move || {
                     let _ = converse(stream, &greeting);
-                    answered.fetch_add(1, Ordering::Relaxed);
                 });
             }
         })
@@ -77,8 +77,8 @@ impl Echo {
             while !stop.load(Ordering::Relaxed) {
                 wait_for_input(&socket);
                 let Ok((_, peer)) = socket.recv_from(&mut datagram) else { continue };
-                let _ = socket.send_to(format!("{name} {peer}\n").as_bytes(), peer);
                 answered.fetch_add(1, Ordering::Relaxed);
+                let _ = socket.send_to(format!("{name} {peer}\n").as_bytes(), peer);
             }
         })
     }

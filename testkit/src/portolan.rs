@@ -110,7 +110,17 @@ impl Portolan {
     /// A command on this machine: in its namespace, as its user, with its state and with none of our environment.
     #[track_caller]
     pub fn program(&self, program: impl AsRef<Path>) -> Command {
-        let program = program.as_ref();
+        self.program_as(self.user, program.as_ref())
+    }
+
+    /// [`Portolan::program`] as the user of the test, to look at what the machine's own user may not see.
+    #[track_caller]
+    pub fn observe(&self, program: &str) -> Command {
+        self.program_as(None, program.as_ref())
+    }
+
+    #[track_caller]
+    fn program_as(&self, user: Option<u32>, program: &Path) -> Command {
         let found = program.to_str().and_then(programs::find).unwrap_or_else(|| program.to_owned());
         let mut words: Vec<PathBuf> = Vec::new();
         if let Some(namespace) = &self.namespace {
@@ -124,7 +134,7 @@ impl Portolan {
             words.push(programs::need("env"));
             words.push(format!("--chdir={}", self.folder.path().display()).into());
         }
-        if let Some(user) = self.user {
+        if let Some(user) = user {
             words.push(programs::need("setpriv"));
             words.extend([format!("--reuid={user}").into(), format!("--regid={user}").into()]);
             words.extend(["--clear-groups", "--"].map(PathBuf::from));

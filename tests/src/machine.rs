@@ -13,7 +13,7 @@ impl Picture {
     #[track_caller]
     pub fn of(machine: &Portolan) -> Self {
         let say = |program: &str, words: &str| {
-            let mut command = machine.program(program);
+            let mut command = machine.observe(program);
             programs::run(command.args(words.split_whitespace()))
         };
         let setting = |path: &str| machine.namespace().read_sysctl(path);

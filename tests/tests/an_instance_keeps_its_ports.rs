@@ -29,8 +29,8 @@ fn serve(machine: &Portolan, network: &str, name: &str) -> Background {
 
 /// The process ids of the servers that `run` started.
 fn servers(machine: &Portolan) -> Vec<u32> {
-    let processes = machine.processes().into_iter();
-    processes.filter(|(_, command)| command.ends_with("portolan serve")).map(|(pid, _)| pid).collect()
+    let command = format!("{} serve", portolan_testkit::binary().display());
+    machine.processes().into_iter().filter(|(_, words)| *words == command).map(|(pid, _)| pid).collect()
 }
 
 fn kill(pid: u32) {

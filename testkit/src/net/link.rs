@@ -1,9 +1,9 @@
 //! A veth pair between two namespaces, with addresses that work at once.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{Namespace, address_of};
-use crate::programs;
+use crate::{eventually, programs};
 
 /// One end of a link: `End::new(&node, "eth0", &["10.0.0.1/24", "fd00::1/64"])`.
 #[derive(Clone, Copy, Debug)]
@@ -56,4 +56,13 @@ pub fn link(one: End<'_>, other: End<'_>) {
     ));
     one.bring_up();
     other.bring_up();
+    // The carrier and the link-local address come a moment after the second end: a test that compares a machine
+    // before and after must not see them come.
+    for end in [one, other] {
+        let settled = || {
+            let link = end.namespace.ip(&format!("-brief address show dev {}", end.interface));
+            link.contains(" UP ") && link.contains("fe80:")
+        };
+        eventually(Duration::from_secs(10), settled);
+    }
 }
