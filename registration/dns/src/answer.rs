@@ -160,11 +160,10 @@ impl<'a, V: View, R: Rng> Question<'a, V, R> {
         if addresses.is_empty() {
             return self.nothing(ResponseCode::NoError, negative);
         }
-        addresses.shuffle(self.rng);
         let cut = addresses.len() > self.most;
-        addresses.truncate(self.most);
+        let (chosen, _) = addresses.partial_shuffle(self.rng, self.most);
         let ttl = self.zone.ttl();
-        let answers = addresses.into_iter().map(|ip| address(self.name.clone(), ttl, ip)).collect();
+        let answers = chosen.iter().map(|&ip| address(self.name.clone(), ttl, ip)).collect();
         Answer { answers, cut, ..found() }
     }
 
@@ -175,26 +174,26 @@ impl<'a, V: View, R: Rng> Question<'a, V, R> {
         negative: u32,
         wanted: impl Fn(&portolan_model::InstancePort) -> bool,
     ) -> Answer {
-        // The same number for two protocols, or under two names, is one record: duplicates are no part of a set.
-        let mut seen = BTreeSet::new();
         let mut ports: Vec<(&Instance, u16)> = Vec::new();
         for copy in served {
+            let own = ports.len();
             for port in copy.ports.iter().filter(|port| wanted(port)) {
-                if seen.insert((&copy.key.name, port.port.first())) {
-                    ports.push((copy, port.port.first()));
+                // One number under two names is one record: duplicates are no part of a set.
+                let number = port.port.first();
+                if !ports[own..].iter().any(|(_, other)| *other == number) {
+                    ports.push((copy, number));
                 }
             }
         }
         if ports.is_empty() {
             return self.nothing(ResponseCode::NoError, negative);
         }
-        ports.shuffle(self.rng);
         let cut = ports.len() > self.most;
-        ports.truncate(self.most);
+        let (chosen, _) = ports.partial_shuffle(self.rng, self.most);
         let ttl = self.zone.ttl();
         let mut answer = Answer { cut, ..found() };
         let mut glued = BTreeSet::new();
-        for (copy, port) in ports {
+        for &mut (copy, port) in chosen {
             let Some(target) = self.target(copy) else { continue };
             let weight = if copy.state == State::Warning { WARNING } else { PASSING };
             let srv = SRV::new(0, weight, port, target.clone());
