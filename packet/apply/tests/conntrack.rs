@@ -97,7 +97,7 @@ fn every_other_connection_survives() {
     need_root!();
     let site = Site::new();
     let moved = port(Protocol::Udp, 20001, 2, 7777);
-    let others = vec![
+    let others = [
         port(Protocol::Tcp, 20001, 2, 7777),
         port(Protocol::Udp, 20002, 2, 7778),
         port(Protocol::Udp, 20003, 3, 7777),
