@@ -149,7 +149,9 @@ impl Filter {
         let mut pairs = Vec::new();
         pairs.extend(self.name.iter().map(|name| ("name", name.to_string())));
         pairs.extend(self.service.iter().map(|service| ("service", service.to_string())));
-        pairs.extend(self.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+        // The API takes several labels in one pair, between commas: one that belongs to a value has a backslash.
+        let escaped = |text: String| text.replace('\\', "\\\\").replace(',', "\\,");
+        pairs.extend(self.labels.iter().map(|(key, value)| ("label", escaped(format!("{key}={value}")))));
         pairs.extend(self.port.iter().map(|port| ("port", port.to_string())));
         pairs.extend(self.states.iter().map(|state| ("state", state.to_string())));
         pairs

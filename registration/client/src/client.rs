@@ -218,7 +218,7 @@ mod tests {
         filter.labels.insert("tier".into(), "a&b=c d,é".into());
         assert_eq!(
             query(&filter, &[("index", "7".into())]),
-            "?service=web&label=tier%3Da%26b%3Dc%20d%2C%C3%A9&index=7"
+            "?service=web&label=tier%3Da%26b%3Dc%20d%5C%2C%C3%A9&index=7"
         );
         assert_eq!(query(&Filter::default(), &[]), "");
     }

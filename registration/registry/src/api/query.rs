@@ -1,7 +1,7 @@
 //! Reads the query of a request. A key that means nothing here is an error: a filter with a typo must not list
 //! everything.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, str::FromStr, time::Duration};
 
 use portolan_model::{Filter, Incarnation};
 
@@ -68,22 +68,24 @@ pub(super) fn incarnation(pairs: Pairs) -> Result<Option<Incarnation>, Problem> 
     Ok(incarnation)
 }
 
-/// `k=v,k2=v2`. A piece without `=` belongs to the value before it, which had a comma in it.
-fn labels(text: &str, labels: &mut std::collections::BTreeMap<String, String>) -> Result<(), Problem> {
-    let mut last: Option<(String, String)> = None;
-    for piece in text.split(',') {
-        match (piece.split_once('='), &mut last) {
-            (Some((key, value)), _) => {
-                labels.extend(last.replace((key.to_owned(), value.to_owned())));
-            }
-            (None, Some((_, value))) => {
-                value.push(',');
-                value.push_str(piece);
-            }
-            (None, None) => return Err(wrong("label", text, "write KEY=VALUE")),
+/// `k=v,k2=v2`. A comma or backslash that belongs to a value has a backslash before it.
+fn labels(text: &str, labels: &mut BTreeMap<String, String>) -> Result<(), Problem> {
+    let mut pieces = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, pieces.last_mut()) {
+            (',', _) => pieces.push(String::new()),
+            ('\\', Some(piece)) => piece.extend(characters.next()),
+            (_, Some(piece)) => piece.push(character),
+            (_, None) => {}
         }
     }
-    labels.extend(last);
+    for piece in pieces {
+        let (key, value) = piece
+            .split_once('=')
+            .ok_or_else(|| wrong("label", text, "write KEY=VALUE, and \\, for a comma in a value"))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
     Ok(())
 }
 
@@ -114,7 +116,7 @@ mod tests {
         let query = [
             ("name", ""),
             ("service", "web"),
-            ("label", "a=1,b=x,y"),
+            ("label", r"a=1,b=x\,y=z\\"),
             ("label", "c=3"),
             ("port", "20417"),
             ("state", "passing,warning"),
@@ -122,7 +124,7 @@ mod tests {
             ("wait", "10s"),
         ];
         let wanted = wanted(pairs(&query)).unwrap();
-        let labels = [("a", "1"), ("b", "x,y"), ("c", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let labels = [("a", "1"), ("b", r"x,y=z\"), ("c", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         let expected = Filter {
             name: None,
             service: Some("web".parse().unwrap()),
@@ -147,6 +149,15 @@ mod tests {
             let problem = wanted(pairs(&[(key, value)])).unwrap_err().into_reason();
             assert!(problem.starts_with(reason), "{problem}");
         }
+    }
+
+    #[test]
+    fn what_the_client_asks_for_is_what_is_understood() {
+        let labels = [("a b", "x,y&z=ü"), ("c", r"\,\"), ("d", "")];
+        let labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let filter = Filter { labels, states: vec![State::Critical], ..Filter::default() };
+        let pairs = filter.to_pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        assert_eq!(wanted(pairs).unwrap().filter, filter);
     }
 
     #[test]
