@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::Family;
+
 /// Usual priorities: `linux/netfilter_ipv4.h`, named as nft(8) names them. Lower runs earlier.
 pub mod priority {
     /// Before connection tracking: the place of `notrack`.
@@ -45,7 +47,7 @@ impl ChainKind {
 
 /// Where in the kernel a base chain is called: `enum nf_inet_hooks`.
 ///
-/// The netdev family has hooks of its own numbering, which this project does not write.
+/// The numbers are those of inet, ip, ip6 and bridge; netdev and arp have others, and are only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Hook {
@@ -80,9 +82,16 @@ impl Hook {
         }
     }
 
-    /// The hook with the kernel's number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| *hook as u32 == number)
+    /// The hook with the kernel's number in a family; `None` for one that has no name here.
+    pub fn from_number(family: Family, number: u32) -> Option<Self> {
+        match (family, number) {
+            // NF_NETDEV_INGRESS; NF_ARP_IN and NF_ARP_OUT.
+            (Family::Netdev, 0) => Some(Self::Ingress),
+            (Family::Arp, 0) => Some(Self::Input),
+            (Family::Arp, 1) => Some(Self::Output),
+            (Family::Netdev | Family::Arp, _) => None,
+            _ => Self::ALL.into_iter().find(|hook| *hook as u32 == number),
+        }
     }
 }
 

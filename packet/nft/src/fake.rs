@@ -1,7 +1,9 @@
 //! nftables in memory: keeps state, refuses what the kernel refuses, and passes the same tests (`tests/suite`).
 //!
-//! It is stricter in sets of intervals over several fields: kernels up to 6.18 take an interval that goes around one
-//! which is there, and delete by an interval's first key alone; here the first is EEXIST and the second ENOENT.
+//! It is stricter about intervals, where kernels up to 6.18 do not notice everything: over several fields they take one
+//! that goes around one which is there, and delete by the first key alone; over one field they take one that goes
+//! around another with the same end, and delete the beginning of one and the end of another. Here the first of each is
+//! EEXIST and the second ENOENT.
 //!
 //! It does not look at packets. For tests of what writes rules: they need no root, no namespace, and compare dumps.
 //! [`state`] holds tables, [`change`] does the verbs, [`element`] those of elements, [`reference`] checks what refers to what.

@@ -20,6 +20,9 @@ use crate::{
 /// More than the kernel adds to a datagram of its own (`NLMSG_GOODSIZE`, `struct sk_buff`).
 const OVERHEAD: usize = 4096;
 
+/// So many refusals fit any receive buffer: each takes less than 1 KiB of the 208 KiB that are the default.
+const FEW: usize = 100;
+
 /// nftables of one network namespace: that of the thread which called [`Kernel::open`].
 ///
 /// It blocks, and has one conversation at a time. Async code keeps it on a thread of its own, see `packet/apply`.
@@ -94,14 +97,14 @@ impl Kernel {
         error: NetlinkError,
         batch: &encode::Batch,
         transaction: &Transaction,
-        generation: u32,
+        generation: Option<u32>,
     ) -> Error {
         let refusal = match error {
             NetlinkError::Kernel(refusal) => refusal,
             // The answer is lost: if nobody at all changed anything, neither did we.
             NetlinkError::Overrun | NetlinkError::Timeout { .. } => {
                 return match self.generation() {
-                    Ok(now) if now == generation => Error::Socket(error.to_string()),
+                    Ok(now) if Some(now) == generation => Error::Socket(error.to_string()),
                     _ => Error::Unconfirmed(transaction.describe()),
                 };
             }
@@ -128,8 +131,9 @@ impl Nft for Kernel {
         let batch = encode::encode(transaction, || self.socket.next_sequence())?;
         let Some(last) = batch.last() else { return Ok(()) };
         self.make_room(batch.as_bytes().len())?;
-        // Only needed to tell what a lost answer meant, and 3 microseconds cheap.
-        let generation = self.generation()?;
+        // Tells what a lost answer meant. Answers are lost when very many messages are refused at once, so a small
+        // transaction need not pay for the question, which takes as long as itself.
+        let generation = if batch.messages() > FEW { Some(self.generation()?) } else { None };
         match self.socket.exchange(batch.as_bytes(), last, |_| {}) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.refused(error, &batch, transaction, generation)),

@@ -25,8 +25,10 @@ pub struct Set {
     /// What the elements lead to.
     pub value: SetValue,
     /// Elements may be intervals. One field: any interval that overlaps no other. Several fields: an interval in
-    /// each field (the kernel's `pipapo` sets); kernels up to 6.18 do not notice there that a new interval goes all
-    /// around an old one, and delete by the first key alone. Fields must be in network byte order.
+    /// each field (the kernel's `pipapo` sets). Fields must be in network byte order.
+    ///
+    /// Kernels up to 6.18 do not notice every overlap, nor every interval to delete that is not there (see
+    /// [`crate::Fake`], which does): whoever writes intervals must know those that are there.
     pub interval: bool,
     /// Elements may have timeouts of their own.
     pub timeouts: bool,

@@ -15,9 +15,10 @@ pub enum Verb {
     Insert,
     /// Put another rule in the place of the one with its handle.
     Replace,
-    /// Remove it; an error if it is not there.
+    /// Remove it; an error if it is not there. Of intervals, name exactly those that are there: the kernel holds one
+    /// over one field as two elements, and 10-29 would take the first half of 10-19 and the second of 20-29.
     Delete,
-    /// Remove it; fine if it is not there.
+    /// Remove it; fine if it is not there. What it is in (the table, an element's set) must be there.
     Destroy,
     /// Remove what is in it: a table's or chain's rules, a set's elements.
     Flush,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portolan_netlink::message::Message;
+use portolan_netlink::{attribute::Attribute, message::Message};
 
 use super::{Reader, expression, userdata};
 use crate::{
@@ -30,22 +30,20 @@ pub(crate) fn chain(message: &Message<'_>, table: &Table) -> Result<Option<Chain
     if family(message) != Some(table.family) || reader.string(a::chain::TABLE)? != table.name {
         return Ok(None);
     }
-    let base = match reader.find(a::chain::HOOK) {
-        None => None,
-        Some(hook) => {
-            let hook = Reader::new("a chain's hook", hook.nested());
-            let (kind, number) = (reader.string(a::chain::TYPE)?, hook.be32(a::hook::HOOKNUM)?);
-            let unknown = |why| Error::Malformed { what: "a chain", why };
-            Some(BaseChain {
-                kind: ChainKind::from_word(&kind).ok_or_else(|| unknown(format!("its type is {kind:?}")))?,
-                hook: Hook::from_number(number).ok_or_else(|| unknown(format!("its hook is {number}")))?,
-                priority: hook.be32(a::hook::PRIORITY)? as i32,
-                policy: if reader.be32(a::chain::POLICY)? == 0 { Policy::Drop } else { Policy::Accept },
-            })
-        }
-    };
+    let base =
+        reader.find(a::chain::HOOK).map(|hook| base(&reader, &hook, table.family)).transpose()?.flatten();
     let comment = reader.find(a::chain::USERDATA).and_then(|data| userdata::comment(data.payload));
     Ok(Some(Chain { name: reader.string(a::chain::NAME)?, base, comment }))
+}
+
+/// How the kernel calls the chain; `None` for a hook or kind that has no name here, in tables of others.
+fn base(chain: &Reader<'_>, hook: &Attribute<'_>, family: Family) -> Result<Option<BaseChain>, Error> {
+    let hook = Reader::new("a chain's hook", hook.nested());
+    let kind = ChainKind::from_word(&chain.string(a::chain::TYPE)?);
+    let place = Hook::from_number(family, hook.be32(a::hook::HOOKNUM)?);
+    let priority = hook.be32(a::hook::PRIORITY)? as i32;
+    let policy = if chain.be32(a::chain::POLICY)? == 0 { Policy::Drop } else { Policy::Accept };
+    Ok(kind.zip(place).map(|(kind, hook)| BaseChain { kind, hook, priority, policy }))
 }
 
 /// A rule of `table`; `None` for one of another table.

@@ -48,6 +48,11 @@ impl Batch {
         self.parts.last().map(|part| part.sequence)
     }
 
+    /// How many messages it has, begin and end not counted.
+    pub(crate) fn messages(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Which step, and which of its elements, the message with this number and the attribute at `offset` are about.
     pub(crate) fn locate(&self, sequence: u32, offset: Option<u32>) -> Option<(usize, Option<usize>)> {
         let part = self.parts.iter().find(|part| part.sequence == sequence)?;

@@ -28,10 +28,8 @@ pub(super) fn operation(
     if let Object::Table = operation.object {
         return self::table(table, state, verb);
     }
-    let Some(state) = state else {
-        // Nothing in a table that is not there can be there either.
-        return if verb == Verb::Destroy { Ok(()) } else { Err(ENOENT.into()) };
-    };
+    // Also for destroy: the object may be missing, the table may not.
+    let state = state.as_mut().ok_or(ENOENT)?;
     match &operation.object {
         Object::Table => Ok(()),
         Object::Chain(one) => chain(state, one, verb),
@@ -90,7 +88,11 @@ fn chain(state: &mut State, chain: &Chain, verb: Verb) -> Result<(), Refusal> {
 }
 
 fn rule(state: &mut State, rule: &Rule, verb: Verb) -> Result<(), Refusal> {
-    let base = state.chain(&rule.chain).ok_or(ENOENT)?.chain.base.clone();
+    let base = match state.chain(&rule.chain) {
+        Some(held) => held.chain.base.clone(),
+        None if verb == Verb::Destroy => return Ok(()),
+        None => return Err(ENOENT.into()),
+    };
     let makes = !matches!(verb, Verb::Delete | Verb::Destroy);
     if makes {
         reference::rule(state, rule, base.as_ref())?;

@@ -11,9 +11,8 @@ use crate::{Counter, Element, ElementValue, Elements, Set, Verb};
 /// Does the verb for each element in order; the first refusal names its element.
 pub(super) fn change(state: &mut State, elements: &Elements, verb: Verb) -> Result<(), Refusal> {
     let name = &elements.set.name;
-    if state.set(name).is_none() {
-        return if verb == Verb::Destroy { Ok(()) } else { Err(ENOENT.into()) };
-    }
+    // Also for destroy: the element may be missing, the set may not.
+    state.set(name).ok_or(ENOENT)?;
     for (index, element) in elements.elements.iter().enumerate() {
         let one = match verb {
             Verb::Add | Verb::Create => add(state, name, element, verb),

@@ -80,12 +80,12 @@ fn led_to_by<'a>(state: &'a State, set: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// Whether a rule of another chain or an element leads to it. Its own rules go with it.
+/// Whether a rule or an element leads to it. The kernel counts its own rules too, though they go with it.
 pub(super) fn chain_is_used(state: &State, name: &str) -> bool {
     let direct = |rule: &Rule| {
         rule.expressions.iter().any(|one| matches!(one, Expression::Verdict(v) if v.chain() == Some(name)))
     };
-    state.chains.iter().filter(|held| held.chain.name != name).any(|held| held.rules.iter().any(direct))
+    state.chains.iter().any(|held| held.rules.iter().any(direct))
         || state.sets.iter().any(|held| led_to_by(state, &held.set.name).any(|target| target == name))
 }
 

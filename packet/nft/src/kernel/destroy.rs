@@ -1,11 +1,13 @@
-//! `destroy` on kernels before 6.3, which do not have it: look first, then delete what is there.
+//! `destroy` where the kernel does not have it or has it wrong: look first, then delete what is there.
 //!
-//! Between the look and the transaction somebody else may remove the object; the transaction then fails as a whole
-//! with ENOENT and may be tried again. Newer kernels get the real verb.
+//! Kernels before 6.3 do not have it. And of intervals over one field, which the kernel holds as two elements, it
+//! forgives each by itself: destroying 24-25 while 25-25 is there would remove the end of that one and leave 25-65535
+//! (seen on 6.18). The look is before the transaction's first step, not where the step stands. Between the look and the transaction somebody else may remove the object; the transaction then
+//! fails as a whole with ENOENT and may be tried again.
 
 use super::{Kernel, socket};
 use crate::{
-    Elements, Error, Object, Operation, Table, Transaction, Verb, encode,
+    Elements, Error, Object, Operation, Set, Table, Transaction, Verb, encode,
     wire::{Kind, attribute as a},
 };
 
@@ -18,16 +20,20 @@ impl Kernel {
         &mut self,
         transaction: &Transaction,
     ) -> Result<Option<Transaction>, Error> {
-        let destroys = |operation: &Operation| operation.verb == Verb::Destroy;
-        if !transaction.operations.iter().any(destroys) || self.knows_destroy()? {
+        let destroys = |operation: &&Operation| operation.verb == Verb::Destroy;
+        let mut destroying = transaction.operations.iter().filter(destroys).peekable();
+        if destroying.peek().is_none() || (!destroying.any(in_halves) && self.knows_destroy()?) {
             return Ok(None);
         }
         let mut result = Transaction::new(transaction.table.clone());
         for operation in &transaction.operations {
-            if !destroys(operation) {
+            if !destroys(&operation) || (!in_halves(operation) && self.knows_destroy()?) {
                 result.operations.push(operation.clone());
-            } else if let Some(object) = self.existing(&transaction.table, &operation.object)? {
-                result.push(Verb::Delete, object);
+            } else {
+                // No elements are no message: so that the steps after it keep their numbers.
+                let nothing = || Elements { set: Set::new("", []), elements: Vec::new() }.into();
+                let there = self.existing(&transaction.table, &operation.object)?;
+                result.push(Verb::Delete, there.unwrap_or_else(nothing));
             }
         }
         Ok(Some(result))
@@ -94,8 +100,8 @@ impl Kernel {
     fn existing_elements(&mut self, table: &Table, wanted: &Elements) -> Result<Option<Object>, Error> {
         let there = match self.elements(table, &wanted.set) {
             Ok(there) => there,
-            // No such set or table: then no such element.
-            Err(error) if error.is_not_found() => return Ok(None),
+            // No such set or table: the verb forgives a missing element only, so let the kernel refuse the step.
+            Err(error) if error.is_not_found() => return Ok(Some(wanted.clone().into())),
             Err(error) => return Err(error),
         };
         let there: std::collections::HashSet<_> =
@@ -108,5 +114,13 @@ impl Kernel {
             .collect();
         let some = !elements.is_empty();
         Ok(some.then(|| Elements { set: wanted.set.clone(), elements }.into()))
+    }
+}
+
+/// Whether the kernel holds each of these elements as two.
+fn in_halves(operation: &Operation) -> bool {
+    match &operation.object {
+        Object::Elements(elements) => elements.set.interval && !elements.set.is_concatenated(),
+        _ => false,
     }
 }

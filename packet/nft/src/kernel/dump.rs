@@ -1,5 +1,7 @@
 //! Reading a whole table as it was at one moment.
 
+use std::{collections::HashSet, time::Duration};
+
 use portolan_netlink::message::{Message, MessageWriter};
 
 use super::{Kernel, socket};
@@ -74,7 +76,25 @@ impl Kernel {
         )
     }
 
+    /// All elements of a set.
+    ///
+    /// The kernel writes them in parts and finds the beginning of each by counting. While a hash grows or shrinks in
+    /// the background, which changes no generation, the order changes between parts: some come twice and as many not
+    /// at all (`nf_tables_dump_set` and `nft_rhash_walk`, v6.12). Whoever sees one twice therefore reads again.
     pub(super) fn elements(&self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
+        for attempt in 0..ATTEMPTS {
+            let elements = self.elements_once(table, set)?;
+            if set.interval || all_differ(&elements) {
+                return Ok(elements);
+            }
+            tracing::debug!(%table, %set, "the set was being rehashed while it was read; reading again");
+            // Rehashing 20,000 elements takes milliseconds; all waits together are one second.
+            std::thread::sleep(Duration::from_millis(1 << attempt));
+        }
+        Err(Error::Unstable { table: table.to_string(), attempts: ATTEMPTS })
+    }
+
+    fn elements_once(&self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
         let raw = self.collect(
             Kind::GetElement,
             |to| {
@@ -115,4 +135,9 @@ impl Kernel {
             .map_err(socket)?;
         error.map_or(Ok(list), Err)
     }
+}
+
+fn all_differ(elements: &[Element]) -> bool {
+    let mut seen = HashSet::with_capacity(elements.len());
+    elements.iter().all(|element| seen.insert(&element.key))
 }

@@ -4,5 +4,6 @@
 
 mod bytecode;
 mod cases;
+mod foreign;
 mod json;
 mod text;
