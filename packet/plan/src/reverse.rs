@@ -10,10 +10,10 @@
 //! | port on one address | `reverse_at` | `snat` to that address and port |
 //! | block on one address | `reverse_block_at` | `snat` to that address, same port |
 //! | port on all addresses | `reverse` | `masquerade` to that port |
-//! | block on all addresses | `reverse_256`, `reverse_16`, and `reverse` for what is left | `masquerade` to the same port |
+//! | block on all addresses | `reverse_256`, `reverse_32`, `reverse_4`, and `reverse` for what is left | `masquerade` to the same port |
 //!
-//! A block is stored as aligned runs of 256 and 16 ports, found by masking the port: 25 elements for a block of 1,000,
-//! each as cheap as any. One interval over address, protocol and port would be one element, in a `pipapo` set.
+//! A block is stored as aligned runs of 256, 32 and 4 ports, found by masking the port: 4 elements for a block of 100
+//! that begins at a multiple of 64, 12 for 1,000, each as cheap as any. One interval over address, protocol and port would be one element, in a `pipapo` set.
 //!
 //! "The same port" is said to the kernel as a range of one port (`masquerade to :th sport`). Left out, the kernel
 //! would keep the port too, unless an older connection from the same port had another one (`find_appropriate_src` in

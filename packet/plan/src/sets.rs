@@ -41,20 +41,23 @@ pub enum SetKind {
 /// A run of ports that begins at a multiple of its length, so that a mask tells whether a port is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Run {
-    /// 16 ports.
-    Sixteen,
+    /// 4 ports.
+    Four,
+    /// 32 ports.
+    ThirtyTwo,
     /// 256 ports.
     TwoFiftySix,
 }
 
 impl Run {
-    /// Both, the longer first.
-    pub const ALL: [Self; 2] = [Self::TwoFiftySix, Self::Sixteen];
+    /// All of them, the longest first.
+    pub const ALL: [Self; 3] = [Self::TwoFiftySix, Self::ThirtyTwo, Self::Four];
 
     /// How many ports.
     pub const fn length(self) -> u16 {
         match self {
-            Self::Sixteen => 16,
+            Self::Four => 4,
+            Self::ThirtyTwo => 32,
             Self::TwoFiftySix => 256,
         }
     }
@@ -93,7 +96,8 @@ impl SetId {
             SetKind::BlockAt,
             SetKind::Reverse,
             SetKind::ReverseAt,
-            SetKind::ReverseRun(Run::Sixteen),
+            SetKind::ReverseRun(Run::Four),
+            SetKind::ReverseRun(Run::ThirtyTwo),
             SetKind::ReverseRun(Run::TwoFiftySix),
             SetKind::ReverseBlockAt,
         ];
