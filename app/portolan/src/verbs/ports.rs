@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use http::Method;
 use portolan_cli::{Format, Global, PortsArgs};
 use portolan_client::ClientError;
-use portolan_model::{Network, NodePorts};
+use portolan_model::{Network, NodePorts, PublishedPort};
 
 use super::api;
 use crate::output::{
@@ -77,7 +77,7 @@ fn leases(ports: &NodePorts, wide: bool) -> Table {
                 plain(port.name.as_str()),
                 plain(port.host.to_string()),
                 plain(port.protocols.to_string()),
-                plain(port.container.to_string()),
+                plain(container(port)),
                 plain(network),
                 plain(lease.owner.pid.to_string()),
             ];
@@ -89,4 +89,9 @@ fn leases(ports: &NodePorts, wide: bool) -> Table {
         }
     }
     table
+}
+
+/// The port inside; a block keeps its numbers.
+fn container(port: &PublishedPort) -> String {
+    if port.host.is_single() { port.container.to_string() } else { port.host.to_string() }
 }

@@ -84,7 +84,7 @@ fn read(message: &Message<'_>) -> Option<Dropping> {
     let family = Family::from_number(*message.payload.first()?)?;
     let attributes = message.attributes(ANY_FAMILY.len());
     let (table, chain) = (attributes.find(TABLE)?.str()?, attributes.find(NAME)?.str()?);
-    let hook = Hook::from_number(attributes.find(HOOK)?.nested().find(HOOK_NUMBER)?.be32()?)?;
+    let hook = Hook::from_number(family, attributes.find(HOOK)?.nested().find(HOOK_NUMBER)?.be32()?)?;
     let drops = attributes.find(POLICY)?.be32()? == DROP;
     let way_in = matches!(hook, Hook::Prerouting | Hook::Input | Hook::Forward);
     let inet = matches!(family, Family::Inet | Family::Ip | Family::Ip6);
