@@ -150,6 +150,7 @@ impl Owner {
         }
         self.save().await;
         self.publish();
+        self.store.close().await;
     }
 
     fn now(&mut self) -> Now {

@@ -80,6 +80,8 @@ pub trait Store: Send {
 #[derive(Debug)]
 pub(crate) struct StoreThread {
     jobs: mpsc::SyncSender<Job>,
+    /// Fails to receive when the thread has dropped the store.
+    closed: oneshot::Receiver<()>,
 }
 
 struct Job {
@@ -89,13 +91,17 @@ struct Job {
 
 impl StoreThread {
     /// Loads everything and keeps the store for writes. Dropping the handle ends the thread.
-    pub(crate) async fn start(mut store: Box<dyn Store>) -> Result<(Self, Stored), StoreError> {
+    pub(crate) async fn start(store: Box<dyn Store>) -> Result<(Self, Stored), StoreError> {
         let (loaded, load) = oneshot::channel();
+        let (closing, closed) = oneshot::channel::<()>();
         // One owner writes one batch at a time and waits for it: a queue of one is never full.
         let (jobs, todo) = mpsc::sync_channel::<Job>(1);
         thread::Builder::new()
             .name("portolan-store".to_owned())
             .spawn(move || {
+                // Declared before the store is taken over, and so dropped after it.
+                let _closing = closing;
+                let mut store = store;
                 if loaded.send(store.load_all()).is_err() {
                     return;
                 }
@@ -106,7 +112,7 @@ impl StoreThread {
             })
             .map_err(|e| StoreError::caused("cannot start the store's thread", e))?;
         let stored = load.await.map_err(|_| Self::dead())??;
-        Ok((Self { jobs }, stored))
+        Ok((Self { jobs, closed }, stored))
     }
 
     /// Writes a batch and waits until it is safe.
@@ -114,6 +120,13 @@ impl StoreThread {
         let (done, result) = oneshot::channel();
         self.jobs.try_send(Job { batch, done }).map_err(|_| Self::dead())?;
         result.await.map_err(|_| Self::dead())?
+    }
+
+    /// Ends the thread and waits until the store is closed, so that somebody else can open it.
+    pub(crate) async fn close(self) {
+        drop(self.jobs);
+        // Nothing is ever sent: the error is the news.
+        let _ = self.closed.await;
     }
 
     fn dead() -> StoreError {

@@ -308,6 +308,17 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_its_state_and_a_hig
 }
 
 #[tokio::test]
+async fn the_store_is_closed_when_a_shutdown_returns() {
+    let (disk, open) = (Disk::default(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    for _ in 0..3 {
+        let store = common::Locked { disk: disk.clone(), open: Arc::clone(&open) };
+        let registry = Registry::start(RegistryConfig::default(), Box::new(store)).await.unwrap();
+        registry.shutdown().await;
+        assert!(!open.load(Ordering::SeqCst), "still open");
+    }
+}
+
+#[tokio::test]
 async fn leases_run_out_and_a_restarted_registry_charges_nobody_for_its_absence() {
     let disk = Disk::default();
     let config = || RegistryConfig { ttl: SECOND, remove_after: SECOND, ..RegistryConfig::default() };

@@ -61,6 +61,31 @@ impl Store for Disk {
     }
 }
 
+/// A disk that can be opened once at a time, as a file with a lock.
+pub struct Locked {
+    pub disk: Disk,
+    pub open: Arc<AtomicBool>,
+}
+
+impl Store for Locked {
+    fn load_all(&mut self) -> Result<Stored, StoreError> {
+        assert!(!self.open.swap(true, Ordering::SeqCst), "opened twice");
+        self.disk.load_all()
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
+        self.disk.write(batch)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // A file takes a while to be closed.
+        std::thread::sleep(Duration::from_millis(50));
+        self.open.store(false, Ordering::SeqCst);
+    }
+}
+
 /// A registry with both of its APIs on loopback ports of their own.
 pub struct Running {
     pub registry: Registry,
