@@ -15,7 +15,7 @@
 //!   still be starting.
 //! - ```` ```console ignore ```` is shown only.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, fs::Permissions, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use portolan_testkit::{Background, Portolan, binary, eventually_ok};
 
@@ -23,6 +23,19 @@ mod pattern;
 
 /// How long a command may take to print what the document shows.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `pkill` that reaches the processes of this machine only, which are those that have its folder in their environment:
+/// a document's example must not end a process of whoever runs the tests.
+const PKILL: &str = r#"#!/bin/sh
+signal=-TERM
+while [ $# -gt 1 ]; do
+    case "$1" in -f) ;; *) signal="$1" ;; esac
+    shift
+done
+for pid in $(pgrep -f -- "$1"); do
+    [ "$pid" = $$ ] || ! grep -qzF "HOME=$HOME" "/proc/$pid/environ" 2>/dev/null || kill "$signal" "$pid"
+done
+"#;
 
 /// One command of a session and what it prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +149,9 @@ fn shell(machine: &Portolan, command: &str) -> std::process::Command {
     let folder = machine.folder().join("bin");
     if !folder.exists() {
         let linked = std::fs::create_dir(&folder)
-            .and_then(|()| std::os::unix::fs::symlink(binary(), folder.join("portolan")));
+            .and_then(|()| std::os::unix::fs::symlink(binary(), folder.join("portolan")))
+            .and_then(|()| std::fs::write(folder.join("pkill"), PKILL))
+            .and_then(|()| std::fs::set_permissions(folder.join("pkill"), Permissions::from_mode(0o755)));
         if let Err(error) = linked {
             panic!("cannot prepare {}: {error}", folder.display());
         }

@@ -45,11 +45,13 @@ fn a_demo_works_and_goes_away(machine: &Portolan) {
     assert_eq!(seen.len(), 3);
 
     let table = demo.wait_stdout(PATIENCE, |text| text.matches("passing").count() >= 3);
-    assert!(table.contains("http://127.0.0.1:10080/"), "{table}");
-    let local = SocketAddr::from(([127, 0, 0, 1], 10080));
-    let home = machine.namespace().run(|| ask::http_get(local, "/")).expect("the page");
-    assert!(home.contains("<html"), "{home}");
-    let metrics = machine.namespace().run(|| ask::http_get(local, "/metrics")).expect("metrics");
+    assert!(table.contains("http://127.0.0.1:10082/"), "{table}");
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    for port in [10080, 10082] {
+        let home = machine.namespace().run(|| ask::http_get(local(port), "/")).expect("the page");
+        assert!(home.contains("<html"), "{home}");
+    }
+    let metrics = machine.namespace().run(|| ask::http_get(local(10080), "/metrics")).expect("metrics");
     assert!(metrics.contains("portolan"), "{metrics}");
     let mut dig = machine.program("dig");
     dig.args(["@127.0.0.1", "-p", "10053", "+short", "_http._tcp.port-server.portolan.internal", "SRV"]);

@@ -94,7 +94,9 @@ fn an_address_in_use_says_by_whom_and_by_which_flag_to_move() {
     let machine = Portolan::new();
     let _world = connected(&machine);
     let before = Picture::of(&machine);
-    for (port, flag) in [(10080, "--listen"), (10081, "--register-listen"), (10053, "--dns-listen")] {
+    for (port, flag) in
+        [(10080, "--listen"), (10082, "--page-listen"), (10081, "--register-listen"), (10053, "--dns-listen")]
+    {
         let taken = machine.namespace().run(|| TcpListener::bind(("127.0.0.1", port))).expect("a listener");
         let said = machine.portolan(&["up"]).failure(1);
         assert!(said.contains(&port.to_string()) && said.contains(flag), "{said}");
