@@ -197,3 +197,6 @@ impl fmt::Debug for Data {
         write!(f, ")")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,3 +30,6 @@ fn verdict(to: &mut Writer, kind: u16, verdict: &Verdict) {
         });
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,7 @@ impl Nft for Fake {
             Self::step(table, &mut state, operation).map_err(|refusal| refused(Some(index), refusal))?;
         }
         if let Some(state) = &state {
-            reference::no_loops(state).map_err(|refusal| refused(None, refusal))?;
+            reference::ways(state).map_err(|refusal| refused(None, refusal))?;
         }
         if place.map(|place| &self.tables[place]) == state.as_ref() {
             return Ok(());

@@ -152,3 +152,6 @@ pub(crate) fn examples(types: &[DataType]) -> Vec<Selector> {
         |data_type: &DataType| Selector::PLAIN.into_iter().find(|one| one.data_type() == *data_type);
     types.iter().map(example).collect::<Option<_>>().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 mod rule;
 mod ruleset;
+mod statement;
 mod value;
 
 pub(crate) use rule::rule;

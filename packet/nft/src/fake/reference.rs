@@ -98,14 +98,26 @@ pub(super) fn set_is_used(state: &State, name: &str) -> bool {
     })
 }
 
-/// The kernel follows all ways from its own chains and refuses those that come round (`nft_chain_validate`).
-pub(super) fn no_loops(state: &State) -> Result<(), Refusal> {
-    let mut done = HashSet::new();
-    for held in state.chains.iter().filter(|held| held.chain.base.is_some()) {
-        let mut way = Vec::new();
-        follow(state, &held.chain.name, &mut way, &mut done)?;
+/// The kernel follows all ways from its own chains and refuses those that come round or that lead from a chain which is
+/// not for nat to a rule that is (`nft_chain_validate`).
+pub(super) fn ways(state: &State) -> Result<(), Refusal> {
+    for held in &state.chains {
+        let Some(base) = &held.chain.base else { continue };
+        let mut done = HashSet::new();
+        follow(state, &held.chain.name, &mut Vec::new(), &mut done)?;
+        let rewrites = |name: &&str| state.chain(name).is_some_and(|held| held.rules.iter().any(rewrites));
+        if base.kind != ChainKind::Nat && done.iter().any(rewrites) {
+            return Err(EOPNOTSUPP.into());
+        }
     }
     Ok(())
+}
+
+fn rewrites(rule: &Rule) -> bool {
+    let rewrites = |one: &Expression| {
+        matches!(one, Expression::Nat(_) | Expression::Masquerade(_) | Expression::Redirect(_))
+    };
+    rule.expressions.iter().any(rewrites)
 }
 
 fn follow<'a>(
