@@ -1,6 +1,6 @@
 //! The kernel's language: nftables objects, expressions, transactions and dumps over netlink, in this process.
 //!
-//! The way of a rule: [`matches`] and [`statement`] build [`Expression`]s, a [`Rule`] holds them, a
+//! The way of a rule: [`mod@matches`] and [`statement`] build [`Expression`]s, a [`Rule`] holds them, a
 //! [`Transaction`] carries rules and other objects, [`Nft::run`] makes them true at once or not at all
 //! ([`Kernel`] over netlink, [`Fake`] in memory), and [`Nft::dump`] reads a whole table back as a [`Ruleset`].
 //! `packet/plan` decides what the rules are, `packet/apply` owns the one table and keeps it so.
