@@ -6,7 +6,7 @@
 //! EEXIST and the second ENOENT.
 //!
 //! It does not look at packets. For tests of what writes rules: they need no root, no namespace, and compare dumps.
-//! [`state`] holds tables, [`change`] does the verbs, [`element`] those of elements, [`reference`] checks what refers to what.
+//! [`state`] holds tables, [`change`] does the verbs, [`element`] those of elements, [`mod@reference`] what refers to what.
 
 mod change;
 mod element;

@@ -94,7 +94,7 @@ fn described(selector: &Selector) -> Option<(u32, Vec<u32>)> {
     })
 }
 
-/// Reads what [`write`] wrote; empty for what it would not write.
+/// Reads what [`fn@write`] wrote; empty for what it would not write.
 pub(crate) fn read(bytes: &[u8]) -> Vec<Selector> {
     let Some((kind, data)) = open(bytes) else { return Vec::new() };
     if kind != CONCAT {
