@@ -32,6 +32,8 @@ while [ $# -gt 1 ]; do
     case "$1" in -f) ;; *) signal="$1" ;; esac
     shift
 done
+# As slow as a person: a command that fails in the very second of its start is taken for a mistake, and not restarted.
+sleep 1.2
 for pid in $(pgrep -f -- "$1"); do
     [ "$pid" = $$ ] || ! grep -qzF "HOME=$HOME" "/proc/$pid/environ" 2>/dev/null || kill "$signal" "$pid"
 done
