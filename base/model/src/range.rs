@@ -81,7 +81,7 @@ impl PortRange {
 
     /// The ports in rising order.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator {
-        (self.first()..=self.last()).map(|port| port)
+        self.first()..=self.last()
     }
 }
 

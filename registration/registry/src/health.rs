@@ -115,7 +115,7 @@ async fn watch(target: Target, state: State, first: First, context: Arc<Context>
         let sight = probe::look(&target).await;
         drop(permit);
         context.metrics.health_check(sight.word());
-        soon = soon.filter(|soon| sight.is_refusal() && *soon < target.check.interval);
+        soon = soon.filter(|soon| sight.refused && *soon < target.check.interval);
         if let Some(pause) = soon {
             soon = Some(pause * 2);
             sleep(jittered(pause)).await;

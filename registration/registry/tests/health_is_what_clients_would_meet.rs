@@ -40,6 +40,20 @@ async fn the_first_look_comes_at_once_and_one_success_is_enough() {
 }
 
 #[tokio::test]
+async fn a_server_that_needs_a_moment_to_start_is_seen_soon_and_not_an_interval_later() {
+    let running = start().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    running.put("late", port, Some(r#"{"kind":"tcp","interval":"1h"}"#)).await;
+    // Bound and not listening: connections are refused meanwhile. This is how long the server takes to start.
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(running.state("late"), Some(State::Unknown), "what is not there yet is not held against it");
+    let _listener = socket.listen(1).unwrap();
+    running.until_state("late", State::Passing, 5 * SECOND).await;
+}
+
+#[tokio::test]
 async fn every_way_to_fail_is_told_apart() {
     let running = start().await;
     let redirected = Target::start(says("200 OK")).await;

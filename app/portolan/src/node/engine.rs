@@ -191,7 +191,10 @@ impl Engine {
         let live = self.ports.leases().count();
         let mut failures = Vec::new();
         if live > 0 {
-            tracing::info!(leases = live, "instances still run: their ports stay as they are for the next `up`");
+            tracing::info!(
+                leases = live,
+                "instances still run: their ports stay as they are for the next `up`"
+            );
         } else if let Some(own) = self.own.take() {
             failures.extend(own.close());
         }

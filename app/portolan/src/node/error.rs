@@ -26,16 +26,22 @@ pub(crate) enum NodeError {
     Addresses(String),
     /// No port could be had.
     #[error(transparent)]
-    Ports(#[from] portolan_ports::PortsError),
+    Ports(Box<portolan_ports::PortsError>),
     /// The namespace could not be made.
     #[error("cannot make the network of {name}: {source}")]
-    Sandbox { name: Name, source: portolan_sandbox::SandboxError },
+    Sandbox { name: Name, source: Box<portolan_sandbox::SandboxError> },
     /// The kernel did not take the mappings.
     #[error("cannot map the ports of {name}: {source}")]
-    DataPlane { name: Name, source: portolan_apply::ApplyError },
+    DataPlane { name: Name, source: Box<portolan_apply::ApplyError> },
     /// `up` is ending.
     #[error("this node is shutting down: start `portolan up` again, then try once more")]
     ShuttingDown,
+}
+
+impl From<portolan_ports::PortsError> for NodeError {
+    fn from(error: portolan_ports::PortsError) -> Self {
+        Self::Ports(Box::new(error))
+    }
 }
 
 impl NodeError {
@@ -45,7 +51,9 @@ impl NodeError {
             Self::NoOwner(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             // Not of the 500s: asking again gets the same answer until somebody does something about it.
-            Self::NameTaken { .. } | Self::Different(_) | Self::Addresses(_) | Self::Ports(_) => StatusCode::CONFLICT,
+            Self::NameTaken { .. } | Self::Different(_) | Self::Addresses(_) | Self::Ports(_) => {
+                StatusCode::CONFLICT
+            }
             Self::NoDataPlane(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Sandbox { .. } | Self::DataPlane { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

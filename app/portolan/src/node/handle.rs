@@ -85,7 +85,9 @@ impl NodeHandle {
     pub(crate) async fn close(&self) -> Vec<String> {
         let (reply, answer) = oneshot::channel();
         match self.work.send(Work::Close(reply)).await {
-            Ok(()) => answer.await.unwrap_or_else(|_| vec!["the node's thread ended before its time".to_owned()]),
+            Ok(()) => {
+                answer.await.unwrap_or_else(|_| vec!["the node's thread ended before its time".to_owned()])
+            }
             Err(_) => Vec::new(),
         }
     }

@@ -44,8 +44,10 @@ impl OwnNetwork {
         let resolv_conf = data.join("resolv.conf");
         std::fs::write(&resolv_conf, &config.resolv_conf)
             .with_context(|| format!("writing {}", resolv_conf.display()))?;
-        let sandboxes = Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
-        let forwarding = Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")?;
+        let sandboxes =
+            Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
+        let forwarding =
+            Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")?;
         let leases: Vec<_> = leases.filter(|lease| lease.request.network == Network::Own).collect();
         let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.request.instance).collect();
         for name in sandboxes.list().context("listing the instances' namespaces")? {
@@ -81,14 +83,14 @@ impl OwnNetwork {
         let name = &lease.request.instance;
         self.sandboxes
             .create(name, lease.request.v4, lease.request.v6)
-            .map_err(|source| NodeError::Sandbox { name: name.clone(), source })?;
+            .map_err(|error| NodeError::Sandbox { name: name.clone(), source: Box::new(error) })?;
         let mapped = self.dataplane.change(Vec::new(), lease.mappings());
         if mapped.is_err()
             && let Err(error) = self.sandboxes.destroy(name)
         {
             tracing::warn!(instance = %name, %error, "cannot remove the namespace of a lease that failed");
         }
-        mapped.map_err(|source| NodeError::DataPlane { name: name.clone(), source })
+        mapped.map_err(|error| NodeError::DataPlane { name: name.clone(), source: Box::new(error) })
     }
 
     /// The mappings, then the namespace with all that still runs in it. Goes on after a failure and reports the first.
@@ -97,8 +99,8 @@ impl OwnNetwork {
         let keys: Vec<MappingKey> = lease.mappings().iter().map(Mapping::key).collect();
         let unmapped = self.dataplane.change(keys, Vec::new());
         let destroyed = self.sandboxes.destroy(name);
-        unmapped.map_err(|source| NodeError::DataPlane { name: name.clone(), source })?;
-        destroyed.map_err(|source| NodeError::Sandbox { name: name.clone(), source })
+        unmapped.map_err(|error| NodeError::DataPlane { name: name.clone(), source: Box::new(error) })?;
+        destroyed.map_err(|error| NodeError::Sandbox { name: name.clone(), source: Box::new(error) })
     }
 
     /// The namespace's file.

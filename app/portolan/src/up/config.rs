@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
-use portolan_cli::{Global, InstanceSubnet, Pool, UpArgs};
 use portolan_apply::PlanConfig;
+use portolan_cli::{Global, InstanceSubnet, Pool, UpArgs};
 use portolan_model::PortRange;
 use portolan_netlink::route;
 use portolan_ports::{
@@ -60,7 +60,9 @@ impl UpConfig {
             }
         }
         for (n, pool) in args.pools.iter().enumerate() {
-            if let Some(other) = args.pools[..n].iter().find(|p| p.name == pool.name || p.range.overlaps(pool.range)) {
+            if let Some(other) =
+                args.pools[..n].iter().find(|p| p.name == pool.name || p.range.overlaps(pool.range))
+            {
                 bail!("the pools {other} and {pool} have a name or ports in common: give each its own");
             }
         }
@@ -138,7 +140,8 @@ impl UpConfig {
 
     /// The kernel's range for ports that nobody chose: the longest part of it that no pool has.
     fn outbound_ports(&self) -> PortRange {
-        let mut parts = vec![ephemeral_range(Path::new(ephemeral::PATH)).unwrap_or(PlanConfig::default().outbound_ports)];
+        let mut parts =
+            vec![ephemeral_range(Path::new(ephemeral::PATH)).unwrap_or(PlanConfig::default().outbound_ports)];
         for pool in &self.pools {
             parts = parts.into_iter().flat_map(|part| without(part, pool.range)).collect();
         }

@@ -43,7 +43,10 @@ impl ListenError {
     pub(crate) fn hint(&self) -> String {
         match self.holder.as_deref() {
             Some(holder) if holder.starts_with("portolan") => {
-                format!("is `portolan up` or `portolan demo` running already? Stop it, or choose another address: {} ADDRESS:PORT", self.flag)
+                format!(
+                    "is `portolan up` or `portolan demo` running already? Stop it, or choose another address: {} ADDRESS:PORT",
+                    self.flag
+                )
             }
             _ => format!("choose another address: {} ADDRESS:PORT", self.flag),
         }
@@ -51,7 +54,11 @@ impl ListenError {
 }
 
 /// A TCP listener for an async runtime.
-pub(crate) fn tcp(address: SocketAddr, what: &'static str, flag: &'static str) -> Result<TcpListener, ListenError> {
+pub(crate) fn tcp(
+    address: SocketAddr,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<TcpListener, ListenError> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
         // For a server only: connections of the last run in TIME_WAIT are not in the way of this one.

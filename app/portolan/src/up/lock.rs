@@ -82,7 +82,10 @@ impl DataFolder {
             return Err(LockError::InUse { folder: path.to_owned(), pid });
         }
         // A full disk must not keep a running node from starting again: the number is only for the message above.
-        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        let written = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
         if let Err(error) = written {
             tracing::warn!(folder = %path.display(), %error, "cannot write the pid into the lock file");
         }
@@ -103,7 +106,9 @@ impl DataPlaneLock {
     /// Takes it, unless another has it.
     pub(crate) fn take() -> Result<Self, LockError> {
         let name = SocketAddr::from_abstract_name("portolan-dataplane").map_err(|_| LockError::DataPlane)?;
-        UnixListener::bind_addr(&name).map(|socket| Self { _socket: socket }).map_err(|_| LockError::DataPlane)
+        UnixListener::bind_addr(&name)
+            .map(|socket| Self { _socket: socket })
+            .map_err(|_| LockError::DataPlane)
     }
 }
 

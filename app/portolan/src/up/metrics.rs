@@ -25,11 +25,18 @@ async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {
     if let Ok(Ok(usage)) = tokio::time::timeout(PATIENCE, shared.node.usage()).await {
         for pool in &usage.pools {
             let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-            shared.metrics.set_ports(pool.name.as_str(), count(pool.free), count(pool.used), count(pool.quarantined));
+            shared.metrics.set_ports(
+                pool.name.as_str(),
+                count(pool.free),
+                count(pool.used),
+                count(pool.quarantined),
+            );
         }
         shared.metrics.port_leases.set(i64::try_from(usage.leases.len()).unwrap_or(i64::MAX));
     }
-    if let Ok(Ok(Some(stats))) = tokio::time::timeout(PATIENCE, shared.node.call(|engine| engine.dataplane())).await {
+    if let Ok(Ok(Some(stats))) =
+        tokio::time::timeout(PATIENCE, shared.node.call(|engine| engine.dataplane())).await
+    {
         shared.metrics.mappings.set(i64::try_from(stats.mappings).unwrap_or(i64::MAX));
         // The data plane counts for itself; the difference is what it did since the last scrape.
         let repairs = &shared.metrics.dataplane_repairs;

@@ -74,8 +74,7 @@ impl Up {
             hinted(error, hint)
         };
         let public = listeners::tcp(config.listen, "the page and the API", "--listen").map_err(refused)?;
-        let browsers =
-            listeners::tcp(config.page_listen, "the page", "--page-listen").map_err(refused)?;
+        let browsers = listeners::tcp(config.page_listen, "the page", "--page-listen").map_err(refused)?;
         let register =
             listeners::tcp(config.register_listen, "the tutorial's register API", "--register-listen")
                 .map_err(refused)?;
@@ -94,7 +93,16 @@ impl Up {
         match Self::serve(config, &node, Listeners { public, browsers, register }, counters).await {
             Ok((registry, dns, servers, closing, socket)) => {
                 tokio::spawn(forget(registry.clone(), lost));
-                Ok(Self { registry, node, dns, closing, servers, _socket: socket, _dataplane: dataplane, _folder: folder })
+                Ok(Self {
+                    registry,
+                    node,
+                    dns,
+                    closing,
+                    servers,
+                    _socket: socket,
+                    _dataplane: dataplane,
+                    _folder: folder,
+                })
             }
             Err(error) => {
                 for failure in node.close().await {
@@ -112,7 +120,8 @@ impl Up {
         counters: Arc<Metrics>,
     ) -> anyhow::Result<(Registry, Vec<Dns>, JoinSet<()>, CancellationToken, UnixPath)> {
         let store = RedbStore::open(&config.data)?;
-        let registry = Registry::start(registry_config(config, Arc::clone(&counters)), Box::new(store)).await?;
+        let registry =
+            Registry::start(registry_config(config, Arc::clone(&counters)), Box::new(store)).await?;
         let dns = start_dns(config, &counters, &registry)?;
 
         let closing = CancellationToken::new();

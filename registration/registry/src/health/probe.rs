@@ -3,7 +3,7 @@
 //! No connection is kept for the next look: what is to be known is whether clients who come now get in. No redirect
 //! is followed: whoever registers must not be able to make the registry ask somebody else.
 
-use std::{fmt::Write, net::SocketAddr, time::Duration};
+use std::{fmt::Write, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -38,13 +38,25 @@ pub(crate) struct Sight {
     /// For people, [`OUTPUT`] bytes at most.
     pub(crate) output: String,
     timed_out: bool,
+    /// Whether the connection was refused, as by a machine whose program does not listen yet.
+    pub(crate) refused: bool,
+}
+
+/// Why nothing was seen.
+enum Blind {
+    /// The connection was refused.
+    Refused(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<String> for Blind {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
 }
 
 impl Sight {
-    /// Whether somebody said no at once, as a machine does whose program does not listen yet.
-    pub(crate) const fn is_refusal(&self) -> bool {
-        matches!(self.level, Level::Fail) && !self.timed_out
-    }
 
     /// For the metric.
     pub(crate) const fn word(&self) -> &'static str {
@@ -66,27 +78,32 @@ pub(crate) async fn look(target: &Target) -> Sight {
             (format!("GET http://{address}{path}"), timeout(check.timeout, http(*address, path)).await)
         }
     };
-    let (level, said, timed_out) = match looking {
-        Ok(Ok((level, said))) => (level, said, false),
-        Ok(Err(error)) => (Level::Fail, error, false),
-        Err(_) => (Level::Fail, no_answer(check.timeout), true),
+    let timed_out = looking.is_err();
+    let refused = matches!(looking, Ok(Err(Blind::Refused(_))));
+    let (level, said) = match looking {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(Blind::Refused(reason) | Blind::Other(reason))) => (Level::Fail, reason),
+        Err(_) => (Level::Fail, no_answer(check.timeout)),
     };
-    Sight { level, output: cut(format!("{what}: {said}")), timed_out }
+    Sight { level, output: cut(format!("{what}: {said}")), timed_out, refused }
 }
 
 fn no_answer(within: Duration) -> String {
     format!("no answer within {}", humantime::format_duration(within))
 }
 
-async fn tcp(address: SocketAddr) -> Result<(Level, String), String> {
+async fn tcp(address: SocketAddr) -> Result<(Level, String), Blind> {
     connect(address).await.map(|_| (Level::Pass, "connected".to_owned()))
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(address).await.map_err(|e| e.to_string())
+async fn connect(address: SocketAddr) -> Result<TcpStream, Blind> {
+    TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        ErrorKind::ConnectionRefused => Blind::Refused(error.to_string()),
+        _ => Blind::Other(error.to_string()),
+    })
 }
 
-async fn http(address: SocketAddr, path: &str) -> Result<(Level, String), String> {
+async fn http(address: SocketAddr, path: &str) -> Result<(Level, String), Blind> {
     let stream = connect(address).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD)
@@ -125,7 +142,7 @@ async fn http(address: SocketAddr, path: &str) -> Result<(Level, String), String
         if !text.trim().is_empty() {
             let _ = write!(said, "\n{}", text.trim());
         }
-        Ok((level, said))
+        Ok::<_, Blind>((level, said))
     };
     // The connection is driven beside the exchange and dropped with it: nothing of a look outlives the look.
     tokio::pin!(exchange);

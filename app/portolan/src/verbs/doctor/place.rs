@@ -51,7 +51,9 @@ pub(super) fn folder(folder: &Path, up: Option<u32>) -> Finding {
 
 /// Whether the addresses are free, or who has them.
 pub(super) fn listeners(listen: &[SocketAddr], dns: SocketAddr, up: Option<u32>) -> Vec<Finding> {
-    let tcp = listen.iter().map(|address| (Protocol::Tcp, *address, "--listen, --register-listen or --page-listen"));
+    let tcp = listen
+        .iter()
+        .map(|address| (Protocol::Tcp, *address, "--listen, --register-listen or --page-listen"));
     let both = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, dns, "--dns-listen"));
     tcp.chain(both).map(|(protocol, address, flag)| listener(protocol, address, flag, up)).collect()
 }
