@@ -34,7 +34,7 @@ fn package(program: &str) -> &str {
         "dig" => "bind9-dnsutils",
         "chromedriver" => "chromium-driver",
         "nsenter" | "setpriv" | "unshare" => "util-linux",
-        "sysctl" => "procps",
+        "pgrep" | "sysctl" => "procps",
         other => other,
     }
 }

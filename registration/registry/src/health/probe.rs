@@ -57,7 +57,6 @@ impl From<String> for Blind {
 }
 
 impl Sight {
-
     /// For the metric.
     pub(crate) const fn word(&self) -> &'static str {
         match self.level {
