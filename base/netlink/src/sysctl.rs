@@ -4,7 +4,8 @@
 //! (`net/ipv4/conf/eth0.5/rp_filter`), because a name of an interface may have a dot in it (sysctl.d(5)).
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -57,9 +58,20 @@ impl SysctlError {
     }
 }
 
+/// More than any setting is long: `ip_local_reserved_ports` with every other port is 200 kB.
+const LONGEST: usize = 1 << 18;
+
 /// The value of a setting, without white space around it.
 pub fn read(path: &str) -> Result<String, SysctlError> {
-    fs::read_to_string(file(path)?)
+    // By one read call: the kernel answers a second one on a bitmap such as `ip_local_reserved_ports` with nothing
+    // (kernel/sysctl.c, v6.12, proc_do_large_bitmap), and the standard library begins with a small one.
+    let whole = |file: PathBuf| {
+        let mut bytes = vec![0; LONGEST];
+        let length = fs::File::open(file)?.read(&mut bytes)?;
+        bytes.truncate(length);
+        String::from_utf8(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+    };
+    whole(file(path)?)
         .map(|text| text.trim().to_owned())
         .map_err(|source| SysctlError::Read { path: path.to_owned(), source })
 }
@@ -109,6 +121,17 @@ mod tests {
             there.unwrap();
             assert_eq!(read(path).unwrap(), other, "another namespace has settings of its own");
             assert!(list("net/ipv6/conf").unwrap().contains(&"lo".to_owned()));
+        });
+    }
+
+    #[test]
+    fn a_long_list_of_ports_is_read_whole() {
+        need_root!();
+        private_namespace(|| {
+            let ports: Vec<String> = (20_000..29_000).step_by(2).map(|port| port.to_string()).collect();
+            let list = ports.join(",");
+            write("net/ipv4/ip_local_reserved_ports", &list).unwrap();
+            assert_eq!(read("net/ipv4/ip_local_reserved_ports").unwrap(), list);
         });
     }
 
