@@ -54,7 +54,7 @@ pub enum NetlinkError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// No socket could be had: too many open files, or a kernel without this protocol.
-    #[error("cannot open a netlink socket for {bus}: {source}")]
+    #[error("cannot open a netlink socket for {bus}: {source}{}", missing(*bus, source))]
     Open {
         /// Which part of the kernel was to be spoken to.
         bus: Bus,
@@ -112,6 +112,18 @@ pub enum NetlinkError {
     /// The answer is not what the protocol says.
     #[error("the kernel's answer is malformed: {0}")]
     Malformed(String),
+}
+
+/// What to do about a kernel that lacks a part.
+fn missing(bus: Bus, error: &io::Error) -> &'static str {
+    const PROTOCOL_NOT_SUPPORTED: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
+    match (bus, error.raw_os_error()) {
+        (Bus::Netfilter, Some(PROTOCOL_NOT_SUPPORTED)) => {
+            ": this kernel has no nftables; load it (modprobe nf_tables), use one with CONFIG_NF_TABLES, or go without \
+             (portolan up --no-dataplane)"
+        }
+        _ => "",
+    }
 }
 
 impl NetlinkError {

@@ -41,32 +41,25 @@ impl OwnNetwork {
         data: &Path,
         leases: impl Iterator<Item = &'a Lease>,
     ) -> anyhow::Result<Self> {
+        let leases: Vec<_> = leases.filter(|lease| lease.request.network == Network::Own).collect();
         let resolv_conf = data.join("resolv.conf");
         std::fs::write(&resolv_conf, &config.resolv_conf)
             .with_context(|| format!("writing {}", resolv_conf.display()))?;
-        let sandboxes =
-            Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
-        let forwarding =
-            Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")?;
-        let leases: Vec<_> = leases.filter(|lease| lease.request.network == Network::Own).collect();
-        let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.request.instance).collect();
-        for name in sandboxes.list().context("listing the instances' namespaces")? {
-            if !wanted.contains(&name) {
-                tracing::info!(instance = %name, "removing a namespace that belongs to nobody");
-                if let Err(error) = sandboxes.destroy(&name) {
-                    tracing::warn!(instance = %name, %error, "cannot remove everything of it");
-                }
-            }
-        }
-        for lease in &leases {
-            let request = &lease.request;
-            if let Err(error) = sandboxes.ensure(&request.instance, request.v4, request.v6) {
-                tracing::error!(instance = %request.instance, %error, "cannot mend its network");
-            }
-        }
+        // First what fails on most machines that cannot do it, as nothing is to be undone then.
         let mappings = leases.iter().flat_map(|lease| lease.mappings()).collect();
         let dataplane = DataPlane::start(config.plan.clone(), mappings).context("starting the data plane")?;
-        Ok(Self { sandboxes, forwarding, dataplane, resolv_conf })
+        match networks(config, data, &leases) {
+            Ok((sandboxes, forwarding)) => Ok(Self { sandboxes, forwarding, dataplane, resolv_conf }),
+            Err(error) => {
+                // Instances that live keep what they have, as after a crash.
+                if leases.is_empty()
+                    && let Err(error) = dataplane.stop()
+                {
+                    tracing::error!("not cleaned up: removing the nftables table: {error}");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Free addresses, the same for the same name as long as nobody else has them.
@@ -134,5 +127,38 @@ impl OwnNetwork {
             failures.push(format!("removing {}: {error}", self.resolv_conf.display()));
         }
         failures
+    }
+}
+
+/// The namespaces of `leases` and no others, on a machine that forwards. On an error the machine's settings are as they
+/// were.
+fn networks(config: &OwnConfig, data: &Path, leases: &[&Lease]) -> anyhow::Result<(Sandboxes, Forwarding)> {
+    let sandboxes = Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
+    let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.request.instance).collect();
+    let mend = || {
+        for name in sandboxes.list().context("listing the instances' namespaces")? {
+            if !wanted.contains(&name) {
+                tracing::info!(instance = %name, "removing a namespace that belongs to nobody");
+                if let Err(error) = sandboxes.destroy(&name) {
+                    tracing::warn!(instance = %name, %error, "cannot remove everything of it");
+                }
+            }
+        }
+        for lease in leases {
+            let request = &lease.request;
+            if let Err(error) = sandboxes.ensure(&request.instance, request.v4, request.v6) {
+                tracing::error!(instance = %request.instance, %error, "cannot mend its network");
+            }
+        }
+        Forwarding::open(&data.join("sysctls.json")).context("letting this machine forward packets")
+    };
+    match mend() {
+        Ok(forwarding) => Ok((sandboxes, forwarding)),
+        Err(error) => {
+            if let Err(error) = sandboxes.close() {
+                tracing::error!("not cleaned up: the gateways' addresses: {error}");
+            }
+            Err(error)
+        }
     }
 }
