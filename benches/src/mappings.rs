@@ -81,11 +81,9 @@ fn compare(options: Options, count: u16, host: PortRange, table: &mut Table) -> 
     let ours = Ours::start(&network, existing(count))?;
     let peers = [Backend::Iptables, Backend::Nftables].map(|backend| Peer::start(backend, count));
     let mut mine = Times::default();
-    let mut bare = Times::default();
     let mut theirs = [Times::default(), Times::default()];
     for _ in 0..options.rounds() {
         ours_round(&network, &ours, host, true, &mut mine)?;
-        ours_round(&network, &ours, host, false, &mut bare)?;
         for (peer, times) in peers.iter().zip(&mut theirs) {
             if let Ok(peer) = peer {
                 peer.round(host, tcp, times)?;
@@ -95,7 +93,6 @@ fn compare(options: Options, count: u16, host: PortRange, table: &mut Table) -> 
     ours.stop()?;
     let existing = thousands(count.into());
     add_row(table, &existing, "Portolan", &mine, &mine);
-    add_row(table, &existing, "Portolan, without the hold", &bare, &mine);
     for (peer, times) in peers.iter().zip(&theirs) {
         match peer {
             Ok(peer) => add_row(table, &existing, &peer.portmap.heading(), times, &mine),

@@ -72,7 +72,7 @@ fn through_the_death_of_up_with_traffic_all_the_time() {
     let machine = Portolan::new();
     let world = connected(&machine);
     let mut up = machine.up(&[]);
-    let _run = serve(&machine, "own", "web");
+    let mut run = serve(&machine, "own", "web");
     let port = host_port(&machine, "web", "http");
     page(&world, port, "/healthz");
     let server = servers(&machine);
@@ -90,7 +90,6 @@ fn through_the_death_of_up_with_traffic_all_the_time() {
     // And what belongs to nobody is gone: the run is killed while `up` is dead.
     again.signal(Signal::KILL);
     again.wait(PATIENCE);
-    let mut run = _run;
     run.signal(Signal::KILL);
     run.wait(PATIENCE);
     let _up = machine.up(&[]);
