@@ -105,6 +105,9 @@ fn collect(error: &anyhow::Error, hints: &mut Vec<String>) {
 
 fn of_client(error: &ClientError) -> Option<String> {
     match error {
+        ClientError::NobodyThere { endpoint, .. } if endpoint.starts_with("unix:") => {
+            Some("its data folder must be the one that `portolan up` uses: --data (or PORTOLAN_DATA) names another".to_owned())
+        }
         ClientError::NobodyThere { .. } | ClientError::Strange { .. } => {
             Some("--server (or PORTOLAN_SERVER) names another place".to_owned())
         }

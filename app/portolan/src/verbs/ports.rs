@@ -4,29 +4,18 @@ use std::process::ExitCode;
 
 use http::Method;
 use portolan_cli::{Format, Global, PortsArgs};
-use portolan_client::ClientError;
 use portolan_model::{Network, NodePorts, PublishedPort};
 
 use super::api;
 use crate::output::{
-    problem::Hint,
     structured,
     table::{Table, plain},
 };
 
 /// Asks the node over its unix socket and prints.
 pub(crate) async fn main(global: Global, args: PortsArgs) -> anyhow::Result<ExitCode> {
-    let answer = api::node(&global).request_json(Method::GET, "/v1/node/ports", None::<&()>).await;
-    let ports: NodePorts = match answer {
-        Err(error @ (ClientError::NobodyThere { .. } | ClientError::Connect { .. })) => {
-            let folder = global.data_dir();
-            return Err(error).hint(format!(
-                "its data folder must be the one that `portolan up` uses: {} here, --data names another",
-                folder.display()
-            ));
-        }
-        answer => answer?,
-    };
+    let ports: NodePorts =
+        api::node(&global).request_json(Method::GET, "/v1/node/ports", None::<&()>).await?;
     match args.output {
         Format::Json => structured::json(&ports)?,
         Format::Yaml => structured::yaml(&ports)?,
