@@ -93,7 +93,7 @@ fn measure() -> Result<()> {
         let section = bench(Options { quick }).with_context(|| format!("benchmark {name}"))?;
         println!("{section}");
         eprintln!("[{name} took {:.0} s]", start.elapsed().as_secs_f64());
-        let _ = writeln!(document, "{section}");
+        let _ = write!(document, "\n{section}");
     }
     if write {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
@@ -113,7 +113,7 @@ fn preface() -> String {
     let kernel = read("/proc/sys/kernel/osrelease");
     format!(
         "# Benchmarks\n\n\
-         Printed by `make bench BENCH=--write`, as root. This run: {cores} cores of {}, Linux {}, {}, {}.\n\n\
+         Printed by `make bench BENCH=--write`, as root. This run:\n{cores} cores of {}, Linux {}, {}, {}.\n\n\
          The contenders take turns at the same work, each in a network namespace of its own with the same links and\n\
          routes. A time is the median of all samples; in brackets are the lowest and the highest of the rounds'\n\
          medians. Read the ratios: another machine has other times.\n",

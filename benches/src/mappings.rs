@@ -63,8 +63,9 @@ pub(crate) fn measure(options: Options) -> Result<String> {
     }
     Ok(format!(
         "## Add and remove a mapping\n\n\
-         One TCP port of a container, while others are mapped already, TCP and UDP in turn. Ours: bind the port (hold it), then one\n\
-         transaction of IPv4 and IPv6; in a process that runs. portmap: one call of the plugin, IPv4 only; the\n\
+         One TCP port of a container, while others are mapped already, TCP and UDP in turn. Ours: bind the port\n\
+         (hold it), then one transaction of IPv4 and IPv6; in a process that runs. portmap: one call of the plugin,\n\
+         IPv4 only; the\n\
          existing rules were loaded in one go and are those that it would have made itself. A dash: its calls take\n\
          longer than {} s there, or there are too few samples for a 99th percentile.\n\n{}\n\
          A block of ports, nothing else mapped. Ours maps a block as one interval; the bound sockets that hold it\n\
