@@ -1,6 +1,6 @@
 //! The command line: clap types only, so that help, completions and man pages need no engine.
 //!
-//! [`parse`] is the door: it rewrites the original's single-dash flags (`go_flags`), takes the defaults of `up`
+//! [`parse()`] is the door: it rewrites the original's single-dash flags (`go_flags`), takes the defaults of `up`
 //! from its configuration file (`config_file`) and gives a [`Cli`]. What each verb does is in `app/portolan`, one
 //! folder or file per verb.
 

@@ -1,4 +1,6 @@
 //! `portolan run` and its relatives: `demo`, and the hidden `launch` and `holder` that they start.
+// The comments of flags are their help texts, in which brackets mean "may be left out".
+#![allow(rustdoc::broken_intra_doc_links)]
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 

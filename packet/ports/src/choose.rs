@@ -16,7 +16,7 @@ const CHOICE: u32 = 128;
 /// A free port of `pool`, at random.
 ///
 /// The pool is looked at in aligned chunks. Ports come from chunks in which something is already missing (taken, in
-/// quarantine, or beyond the pool's edge); when those have fewer than [`CHOICE`] free ports, the whole chunk that lies
+/// quarantine, or beyond the pool's edge); when those have fewer than `CHOICE` free ports, the whole chunk that lies
 /// in the shortest stretch of whole chunks is opened too. Among the open chunks every free port is equally likely.
 pub fn single(free: &Bitmap, pool: PortRange, random: &mut impl Rng) -> Option<u16> {
     let size = chunk_size(pool);

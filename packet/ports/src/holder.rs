@@ -2,7 +2,7 @@
 //! crashes or is replaced.
 //!
 //! kube-proxy gave holding up for want of such a process (kubernetes/kubernetes#100643); podman has conmon keep the
-//! descriptors. The portolan program is its own holder: `portolan holder --socket PATH` calls [`serve`]. [`wire`] is
+//! descriptors. The portolan program is its own holder: `portolan holder --socket PATH` calls [`serve()`]. [`wire`] is
 //! what both sides say; [`HolderClient`] starts and asks them, and starts another when one has as many sockets as its
 //! limit of open files allows.
 

@@ -10,7 +10,7 @@
 //!
 //! The long form of an instance's name exists because a service and an instance may share a name (one copy is often
 //! called what its service is called), and the target of an SRV record must mean one instance only.
-//! [`crate::answer`] says what each name answers.
+//! [`crate::answer()`] says what each name answers.
 
 use std::net::IpAddr;
 

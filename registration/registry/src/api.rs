@@ -41,7 +41,7 @@ use crate::Registry;
 pub(crate) const INDEX: &str = "x-portolan-index";
 
 /// The API of a registry. It has a fallback, which answers 404 to every path that nobody has: merge it with routers
-/// that have none. Serve it by [`serve`], which tells handlers who is at the other end; without that, every write is
+/// that have none. Serve it by [`serve()`], which tells handlers who is at the other end; without that, every write is
 /// refused.
 pub fn router(registry: Registry) -> Router {
     let metrics = registry.shared().metrics.clone();

@@ -1,6 +1,6 @@
 //! Where acknowledged registrations survive a crash: the trait that a store implements, and the thread it runs on.
 //!
-//! The trait is blocking, because stores are; the registry's owner task talks to it through [`StoreThread`], so
+//! The trait is blocking, because stores are; the registry's owner task talks to it through `StoreThread`, so
 //! that an fsync never holds up a worker of the async runtime.
 
 use std::{sync::mpsc, thread};

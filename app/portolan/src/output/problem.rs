@@ -52,7 +52,7 @@ pub(crate) fn print(error: &anyhow::Error) {
     let _ = write!(stderr, "{}", Told(error));
 }
 
-/// As [`print`], with one more hint.
+/// As [`print()`], with one more hint.
 pub(crate) fn print_with_hint(error: &anyhow::Error, hint: Option<impl fmt::Display>) {
     print(error);
     if let Some(hint) = hint {

@@ -67,7 +67,7 @@ impl fmt::Display for Failures<'_> {
 
 impl HolderClient {
     /// Connects to every holder at `socket`, or starts the first: `program args… --socket PATH`, which must call
-    /// [`super::serve`]. More of them have `-1`, `-2` and so on in their names.
+    /// [`super::serve()`]. More of them have `-1`, `-2` and so on in their names.
     pub fn connect_or_spawn(program: &Path, args: &[OsString], socket: &Path) -> Result<Self, HolderError> {
         let program = Program { path: program.to_owned(), args: args.to_vec() };
         let mut client = Self {
