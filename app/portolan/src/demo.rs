@@ -54,10 +54,8 @@ pub(crate) async fn main(global: Global, args: DemoArgs) -> anyhow::Result<ExitC
         None => Network::Host,
     };
     let plan = plan(&args, network, &folder.path)?;
-    let up = tokio::select! {
-        up = Up::start(&config) => up?,
-        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
-    };
+    // A Ctrl-C that comes meanwhile is heard below: what has begun to start is stopped in order.
+    let up = Up::start(&config).await?;
     greet(&config);
 
     let stop = CancellationToken::new();

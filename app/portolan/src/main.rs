@@ -12,6 +12,7 @@ mod holder;
 mod launch;
 mod node;
 mod output;
+mod rights;
 mod run;
 mod serve;
 mod up;

@@ -19,7 +19,7 @@ pub(crate) enum NodeError {
     #[error("no lease for {0}: ask for one first")]
     NotFound(Name),
     /// Namespaces and mappings cannot be made here.
-    #[error("this node gives no network of its own: {0}")]
+    #[error("this node gives no network of its own: {0}; or use --network host")]
     NoDataPlane(String),
     /// Every address of the subnets is given away.
     #[error("no free address for an instance: {0}")]

@@ -27,6 +27,7 @@ use tokio::{sync::broadcast, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{plan::RunPlan, supervisor::Supervisor};
+use crate::rights::Rights;
 
 /// The name of the unix socket in the data folder by which `run` reaches `up`.
 pub(crate) const SOCKET: &str = "portolan.sock";
@@ -38,7 +39,7 @@ pub(crate) fn ports_file(data: &Path, name: &Name) -> PathBuf {
 
 /// Runs until the command has ended for good, and ends with its code.
 pub(crate) async fn main(global: Global, args: RunArgs) -> anyhow::Result<ExitCode> {
-    let plan = match RunPlan::new(&args, rustix::process::geteuid().is_root()) {
+    let plan = match RunPlan::new(&args, Rights::own().all()) {
         Ok(plan) => plan,
         Err(error) => {
             let (code, hint) = (error.exit_code(), error.hint());

@@ -79,6 +79,11 @@ fn bind(kind: Type, port: u16) -> std::io::Result<Socket> {
         if domain == Domain::IPV6 {
             socket.set_only_v6(false)?;
         }
+        if kind == Type::STREAM && port != 0 {
+            // A server that is started again at its port must not wait for connections of its last life to leave
+            // TIME_WAIT. Nobody else can listen there all the same (socket(7)).
+            socket.set_reuse_address(true)?;
+        }
         socket.bind(&address.into())?;
         if kind == Type::STREAM {
             socket.listen(1024)?;

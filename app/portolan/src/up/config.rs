@@ -19,7 +19,10 @@ use portolan_ports::{
 };
 use portolan_sandbox::{SandboxConfig, resolv_conf};
 
-use crate::node::{NodeConfig, OwnConfig};
+use crate::{
+    node::{NodeConfig, OwnConfig},
+    rights::Rights,
+};
 
 /// Everything that `up` is told.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub(crate) struct UpConfig {
     pub(crate) v6: Ipv6Net,
     /// Whether instances get networks of their own.
     pub(crate) dataplane: bool,
+    /// Why they do not.
+    pub(crate) why_not: Option<String>,
     pub(crate) ttl: Duration,
     pub(crate) remove_after: Duration,
     pub(crate) quarantine: Duration,
@@ -70,6 +75,11 @@ impl UpConfig {
             Some(node) => node.clone(),
             None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         };
+        let why_not = match Rights::own().missing() {
+            _ if args.no_dataplane => Some("`portolan up` was started with --no-dataplane".to_owned()),
+            Some(missing) => Some(format!("`portolan up` has no {missing}; start it as root")),
+            None => None,
+        };
         let mut config = Self {
             data: global.data_dir(),
             listen: args.listen,
@@ -82,7 +92,8 @@ impl UpConfig {
             addresses: addresses(&args.advertise)?,
             v4,
             v6,
-            dataplane: !args.no_dataplane && rustix::process::geteuid().is_root(),
+            dataplane: why_not.is_none(),
+            why_not,
             ttl: args.ttl,
             remove_after: args.remove_after,
             quarantine: args.quarantine,
@@ -121,7 +132,7 @@ impl UpConfig {
                 resolv_conf: resolv_conf(self.sandboxes().gateways(), &[&self.zone]),
             })
         } else {
-            Err("it was started without root, or with --no-dataplane".to_owned())
+            Err(self.why_not.clone().unwrap_or_default())
         };
         Ok(NodeConfig {
             node: self.node.clone(),

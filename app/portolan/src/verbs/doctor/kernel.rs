@@ -9,7 +9,8 @@ use portolan_nft::{
     matches, priority, statement,
 };
 
-use super::{finding::Finding, privileges::Rights};
+use super::finding::Finding;
+use crate::rights::Rights;
 
 pub(super) fn look(rights: Rights) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -3,7 +3,8 @@
 use portolan_netlink::{namespace::Namespace, process};
 use portolan_nft::{Family, Kernel, Nft, Table};
 
-use super::{finding::Finding, privileges::Rights};
+use super::finding::Finding;
+use crate::rights::Rights;
 
 const MEND: &str = "`portolan up` takes over what is still used and removes the rest; or by hand:";
 

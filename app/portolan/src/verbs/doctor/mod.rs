@@ -33,7 +33,7 @@ pub(crate) async fn main(global: Global, args: DoctorArgs) -> anyhow::Result<Exi
 }
 
 fn look(global: &Global, args: &DoctorArgs) -> Vec<Finding> {
-    let rights = privileges::Rights::own();
+    let rights = crate::rights::Rights::own();
     let folder = global.data_dir();
     let up = place::running_up(&folder);
     let mut findings = privileges::look(rights);

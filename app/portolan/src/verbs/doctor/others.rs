@@ -3,7 +3,8 @@
 use portolan_netlink::{Bus, NetlinkError, Socket, message::Message};
 use portolan_nft::{Family, Hook};
 
-use super::{finding::Finding, privileges::Rights};
+use super::finding::Finding;
+use crate::rights::Rights;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN` (include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h).
 const GET_CHAIN: u16 = 10 << 8 | 4;

@@ -10,7 +10,8 @@ use portolan_netlink::{
     sysctl,
 };
 
-use super::{finding::Finding, privileges::Rights};
+use super::finding::Finding;
+use crate::rights::Rights;
 
 /// How many strangers in a pool are named.
 const NAMED: usize = 5;
