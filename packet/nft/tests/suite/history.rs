@@ -134,6 +134,10 @@ fn agree(history: &[Vec<Step>]) -> Result<(), TestCaseError> {
     kernel.run(&first).unwrap();
     fake.run(&first).unwrap();
     for steps in history {
+        // What `write` says of intervals it can see only between transactions: one of them in each is enough.
+        let mut blocks = 0;
+        let mut steps = steps.clone();
+        steps.retain(|step| !matches!(step, Step::Block(..)) || std::mem::replace(&mut blocks, 1) == 0);
         let both = [&mut kernel as &mut dyn Nft, &mut fake].map(|nft| {
             let mut all = Transaction::new(table());
             steps.iter().for_each(|step| write(&mut all, step, nft));
