@@ -12,10 +12,11 @@ const collator = new Intl.Collator("en", { numeric: true });
 let skew = 0; // The server's clock less ours, in milliseconds: ages are the server's.
 
 /** An element with a class and children; text becomes text. */
-// Where room is short, the host is cut and never the port, which nobody could guess.
+// Where room is short it is cut at its beginning, and never the port, which nobody could guess.
 function reach(at) {
-  const end = at.lastIndexOf(":");
-  return end < 0 ? [at] : [make("span", "host", at.slice(0, end)), at.slice(end)];
+  const text = make("bdi", "", at);
+  text.dir = "ltr";
+  return text;
 }
 
 function make(tag, name, ...children) {
@@ -348,7 +349,7 @@ function fill(tr, row) {
 
 function reachLine(port) {
   const at = port.at[0] ?? port.port;
-  const line = make("div", "line", make("span", "port", port.name), make("code", "", ...reach(at)));
+  const line = make("div", "line", make("span", "port", port.name), make("code", "", reach(at)));
   if (port.at.length > 1) {
     const also = make("span", "also", `+${port.at.length - 1}`);
     also.title = port.at.slice(1).join("\n");
