@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, collections::HashSet, ffi::OsString, path::PathBuf, time::Duration};
 
 use portolan_cli::{Restart, RunArgs};
-use portolan_model::{CheckKind, CheckSpec, Name, Network, PortRequest, Protocol};
+use portolan_model::{CheckSpec, Name, Network, PortRequest, Protocol};
 
 use super::program::{self, ProgramError};
 
@@ -150,10 +150,7 @@ impl RunPlan {
         match &check.port {
             Some(port) if !seen.contains(port) => Err(PlanError::CheckedPort { port: port.clone() }),
             None if !self.ports.iter().any(|p| p.protocols.contains(Protocol::Tcp)) => {
-                let what = match check.kind {
-                    CheckKind::Http { .. } | CheckKind::Tcp => check.to_string(),
-                };
-                Err(PlanError::NothingToCheck { check: what })
+                Err(PlanError::NothingToCheck { check: check.to_string() })
             }
             _ => Ok(()),
         }

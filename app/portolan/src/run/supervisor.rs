@@ -77,10 +77,14 @@ impl<'a> Supervisor<'a> {
     pub(crate) async fn supervise(mut self) -> anyhow::Result<Option<ExitStatus>> {
         let lease = tokio::select! {
             lease = self.lease() => lease?,
-            () = self.stop.cancelled() => return Ok(self.give_back(None).await),
+            () = self.stop.cancelled() => {
+                // The request may have been answered without our reading it.
+                self.give_back().await;
+                return Ok(None);
+            }
         };
         let result = self.lives(lease).await;
-        self.give_back(None).await;
+        self.give_back().await;
         result
     }
 
@@ -207,7 +211,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Gives ports and namespace back; reports and goes on when that fails, as the node notices our end anyway.
-    async fn give_back(&self, status: Option<ExitStatus>) -> Option<ExitStatus> {
+    async fn give_back(&self) {
         if let Err(error) = self.node.release(&self.name, &self.life).await
             && !error.is_not_found()
         {
@@ -219,7 +223,6 @@ impl<'a> Supervisor<'a> {
             }
             _ => {}
         }
-        status
     }
 
     fn registration(&self, lease: &LeaseReply) -> Registration {
