@@ -130,10 +130,12 @@ impl Portolan {
                 words.push(format!("--mount=/proc/{}/fd/{}", std::process::id(), mounts.as_raw_fd()).into());
             }
             words.push("--".into());
-            // Entering a mount namespace leads to its root folder.
-            words.push(programs::need("env"));
-            words.push(format!("--chdir={}", self.folder.path().display()).into());
         }
+        // A shell without job control starts what is in its background with SIGINT ignored, and so would be everything
+        // that these tests interrupt. Entering a mount namespace leads to its root folder.
+        words.push(programs::need("env"));
+        words.push("--default-signal".into());
+        words.push(format!("--chdir={}", self.folder.path().display()).into());
         if let Some(user) = user {
             words.push(programs::need("setpriv"));
             words.extend([format!("--reuid={user}").into(), format!("--regid={user}").into()]);
