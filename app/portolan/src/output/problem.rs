@@ -46,6 +46,18 @@ pub(crate) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -
     anyhow::Error::new(Hinted { hint: hint.into(), source: error.into() })
 }
 
+/// An error that knows what to do about it.
+pub(crate) trait Mendable: std::error::Error + Send + Sync + 'static {
+    /// What to do about it.
+    fn hint(&self) -> String;
+}
+
+/// The error with its own hint.
+pub(crate) fn mendable(error: impl Mendable) -> anyhow::Error {
+    let hint = error.hint();
+    hinted(error, hint)
+}
+
 /// Writes an error to stderr. A closed stderr is nobody's to tell.
 pub(crate) fn print(error: &anyhow::Error) {
     let mut stderr = anstream::stderr().lock();

@@ -14,6 +14,8 @@ use portolan_model::Protocol;
 use portolan_netlink::{process, sockdiag};
 use socket2::{Domain, Socket, Type};
 
+use crate::output::problem::Mendable;
+
 /// A listener that cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for {what}: {}{}", reason(source), holder.as_ref().map(|h| format!(", by {h}")).unwrap_or_default())]
@@ -38,9 +40,8 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-impl ListenError {
-    /// What to do about it.
-    pub(crate) fn hint(&self) -> String {
+impl Mendable for ListenError {
+    fn hint(&self) -> String {
         match self.holder.as_deref() {
             Some(holder) if holder.starts_with("portolan") => {
                 format!(

@@ -15,6 +15,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::output::problem::Mendable;
+
 /// Why this `up` may not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
@@ -39,17 +41,17 @@ pub(crate) enum LockError {
     DataPlane,
 }
 
-impl LockError {
-    /// What to do about it.
-    pub(crate) const fn hint(&self) -> &'static str {
-        match self {
+impl Mendable for LockError {
+    fn hint(&self) -> String {
+        let hint = match self {
             Self::Folder { .. } => "give a folder that you may write: --data DIR",
             Self::InUse { .. } => "stop that one first, or give this one a folder of its own: --data DIR",
             Self::DataPlane => {
                 "stop that one first, or start this one without: --no-dataplane, with --listen, --register-listen, \
                  --dns-listen and --pool of its own"
             }
-        }
+        };
+        hint.to_owned()
     }
 }
 

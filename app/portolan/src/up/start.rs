@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     node::{self, Engine, NodeHandle},
-    output::problem::hinted,
+    output::problem::mendable,
     run::SOCKET,
 };
 
@@ -58,27 +58,14 @@ struct Listeners {
 impl Up {
     /// Starts all parts, or none. Locks and addresses come first, as they fail most often and change nothing.
     pub(crate) async fn start(config: &UpConfig) -> anyhow::Result<Self> {
-        let folder = DataFolder::lock(&config.data).map_err(|error| {
-            let hint = error.hint();
-            hinted(error, hint)
-        })?;
-        let dataplane = match config.dataplane.then(DataPlaneLock::take).transpose() {
-            Ok(lock) => lock,
-            Err(error) => {
-                let hint = error.hint();
-                return Err(hinted(error, hint));
-            }
-        };
-        let refused = |error: listeners::ListenError| {
-            let hint = error.hint();
-            hinted(error, hint)
-        };
-        let public = listeners::tcp(config.listen, "the page and the API", "--listen").map_err(refused)?;
-        let browsers = listeners::tcp(config.page_listen, "the page", "--page-listen").map_err(refused)?;
+        let folder = DataFolder::lock(&config.data).map_err(mendable)?;
+        let dataplane = config.dataplane.then(DataPlaneLock::take).transpose().map_err(mendable)?;
+        let public = listeners::tcp(config.listen, "the page and the API", "--listen").map_err(mendable)?;
+        let browsers = listeners::tcp(config.page_listen, "the page", "--page-listen").map_err(mendable)?;
         let register =
             listeners::tcp(config.register_listen, "the tutorial's register API", "--register-listen")
-                .map_err(refused)?;
-        listeners::probe(config.dns_listen, "DNS", "--dns-listen").map_err(refused)?;
+                .map_err(mendable)?;
+        listeners::probe(config.dns_listen, "DNS", "--dns-listen").map_err(mendable)?;
 
         let counters = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
         let node_config = config.node()?;
@@ -125,10 +112,7 @@ impl Up {
         let dns = start_dns(config, &counters, &registry)?;
 
         let closing = CancellationToken::new();
-        let (socket, path) = super::listeners::unix(&config.data.join(SOCKET)).map_err(|error| {
-            let hint = error.hint();
-            hinted(error, hint)
-        })?;
+        let (socket, path) = super::listeners::unix(&config.data.join(SOCKET)).map_err(mendable)?;
         let info = NodeInfo {
             node: config.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
