@@ -21,10 +21,11 @@ const BELOW: &[(&str, &[&str])] = &[
     ("edge", &["packet", "registration", "base"]),
     ("app", &["edge", "packet", "registration", "base"]),
     // They stand outside and may look at everything; nothing may look at them.
-    ("tests", &["app", "edge", "packet", "registration", "base"]),
-    ("benches", &["app", "edge", "packet", "registration", "base"]),
+    ("tests", &["app", "edge", "packet", "registration", "base", "cluster"]),
+    ("benches", &["app", "edge", "packet", "registration", "base", "cluster"]),
     ("testkit", &[]),
-    ("xtask", &[]),
+    ("cluster", &[]),
+    ("xtask", &["cluster"]),
 ];
 
 /// The edges inside a layer.

@@ -1,0 +1,2 @@
+//! The Kubernetes API: the only crate that knows kube.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
