@@ -3,6 +3,7 @@
 //! Every other crate speaks in these words (ARCHITECTURE.md, "Words"). Nothing here does I/O, reads a clock
 //! or knows an async runtime, so everything here can be tested in microseconds.
 
+mod attachment;
 mod check;
 mod instance;
 mod mapping;
@@ -14,6 +15,7 @@ mod range;
 mod registration;
 mod request;
 
+pub use attachment::{AGENT_SOCKET, AddRequest, AgentReply, AgentRequest, Attachment, PodRef, StaticPort};
 pub use check::{CheckKind, CheckSpec, CheckSpecError};
 pub use instance::{Incarnation, Instance, InstanceKey, InstancePort, State, Transition};
 pub use mapping::{Mapping, MappingKey};
