@@ -4,16 +4,22 @@
 //! connect to, or send clients to, an address that is not theirs to give. A check of health is a request that the
 //! registry makes on behalf of the caller, so an unlimited address would be a hole into the network (server-side
 //! request forgery).
+//!
+//! Where servers cannot send a token, as those of the tutorial, `anonymous` lets some networks register themselves.
 
+mod anonymous;
 mod registration;
 mod request;
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+pub use anonymous::Anonymous;
+pub(crate) use anonymous::Claim;
 use http::StatusCode;
 pub(crate) use registration::{Accepted, checked_port};
 
 use crate::RegistryConfig;
+use portolan_model::Name;
 
 /// On whose behalf something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub enum Caller {
     Loopback(IpAddr),
     /// A client with the token, from this address.
     Token(IpAddr),
+    /// A client without a token, from an address that may register itself.
+    Anonymous(IpAddr),
 }
 
 impl Caller {
@@ -34,7 +42,7 @@ impl Caller {
         match self {
             Self::Process => None,
             Self::Unix => Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
-            Self::Loopback(address) | Self::Token(address) => Some(address),
+            Self::Loopback(address) | Self::Token(address) | Self::Anonymous(address) => Some(address),
         }
     }
 
@@ -42,6 +50,7 @@ impl Caller {
         match self {
             Self::Process | Self::Unix | Self::Loopback(_) => true,
             Self::Token(address) => address.is_loopback(),
+            Self::Anonymous(_) => false,
         }
     }
 }
@@ -51,6 +60,8 @@ impl Caller {
 pub enum Peer {
     /// An IP address.
     Address(IpAddr),
+    /// An IP address, by a listener on which [`Anonymous`] counts ([`crate::api::anonymous`]).
+    Open(IpAddr),
     /// A unix socket.
     Unix,
 }
@@ -98,6 +109,19 @@ pub enum Refusal {
         "addresses: {0} is neither an address of this machine nor the one you register from; only callers with the token may register others"
     )]
     NotYours(IpAddr),
+    /// An address that a caller without a token may not give.
+    #[error(
+        "addresses: {given} is not where you register from ({from}); only callers with the token may register others"
+    )]
+    NotFromThere {
+        /// What was to be registered.
+        given: IpAddr,
+        /// Where the caller is.
+        from: IpAddr,
+    },
+    /// An instance that somebody else registered.
+    #[error("{0} is registered with an address that is not yours: only callers with the token may change it")]
+    NotYourInstance(Name),
 }
 
 impl Refusal {
@@ -114,6 +138,7 @@ impl Refusal {
 #[derive(Clone)]
 pub(crate) struct Admission {
     token: Option<Arc<str>>,
+    anonymous: Anonymous,
     is_local: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     node: Arc<str>,
     ttl: std::time::Duration,
@@ -124,6 +149,7 @@ impl Admission {
         Self {
             // An empty token would let everybody in who sends an empty one.
             token: config.token.as_deref().filter(|token| !token.is_empty()).map(Arc::from),
+            anonymous: config.anonymous.clone(),
             is_local: Arc::clone(&config.is_local),
             node: Arc::from(config.node.as_str()),
             ttl: config.ttl,

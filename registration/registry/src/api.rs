@@ -35,7 +35,7 @@ use problem::Problem;
 pub use serve::{Limits, serve, serve_with};
 pub use tutorial::tutorial;
 
-use crate::Registry;
+use crate::{Registry, admit::Peer};
 
 /// The header that says the catalog's index.
 pub(crate) const INDEX: &str = "x-portolan-index";
@@ -56,6 +56,24 @@ pub fn router(registry: Registry) -> Router {
         .method_not_allowed_fallback(no_method)
         .with_state(registry);
     count(router, metrics)
+}
+
+/// A router for a listener on which [`Anonymous`](crate::Anonymous) callers count: not for one that the world
+/// reaches, where a load balancer may have hidden the client's address behind one that counts.
+pub fn anonymous(router: Router) -> Router {
+    router.layer(axum::middleware::map_request(|mut request: axum::extract::Request| async {
+        if let Some(peer) = request.extensions_mut().get_mut::<Peer>()
+            && let Peer::Address(address) = *peer
+        {
+            *peer = Peer::Open(address);
+        }
+        request
+    }))
+}
+
+/// All that servers need to register themselves: the tutorial's API and [`router()`]'s, which can renew and leave.
+pub fn registration(registry: Registry) -> Router {
+    tutorial(registry.clone()).merge(router(registry).reset_fallback())
 }
 
 async fn healthz() -> Json<serde_json::Value> {

@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use portolan_telemetry::metrics::Metrics;
 
+use crate::admit::Anonymous;
+
 /// Settings of a registry. `RegistryConfig::default()` is what `portolan up` uses on one machine.
 #[derive(Clone)]
 pub struct RegistryConfig {
@@ -22,6 +24,8 @@ pub struct RegistryConfig {
     pub checks: usize,
     /// Bearer token that lets callers write from anywhere; `None` leaves writing to this machine alone.
     pub token: Option<String>,
+    /// Who registers itself without it, on listeners where that counts; nobody.
+    pub anonymous: Anonymous,
     /// Whether an address is one of this machine's, asked at each registration.
     pub is_local: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// Where to count.
@@ -38,6 +42,7 @@ impl Default for RegistryConfig {
             history: 8192,
             checks: 512,
             token: None,
+            anonymous: Anonymous::default(),
             is_local: Arc::new(|_| false),
             metrics: Arc::default(),
         }
@@ -55,6 +60,7 @@ impl fmt::Debug for RegistryConfig {
             .field("history", &self.history)
             .field("checks", &self.checks)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("anonymous", &self.anonymous)
             .finish_non_exhaustive()
     }
 }

@@ -25,7 +25,7 @@ pub mod store;
 mod table;
 pub mod watch;
 
-pub use admit::{Caller, Peer, Refusal};
+pub use admit::{Anonymous, Caller, Peer, Refusal};
 pub use config::RegistryConfig;
 pub use error::RegistryError;
 pub use registry::Registry;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     RegistryConfig, RegistryError,
-    admit::{Accepted, Admission},
+    admit::{Accepted, Admission, Claim},
     evict::PatientClock,
     health::{First, Health, Report},
     registry::Shared,
@@ -40,8 +40,8 @@ const INDEXES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) enum Command {
     Register { accepted: Box<Accepted>, reply: Reply<Registered> },
-    Renew { name: Name, incarnation: Option<Incarnation>, reply: Reply<()> },
-    Leave { name: Name, incarnation: Option<Incarnation>, reply: Reply<()> },
+    Renew { name: Name, incarnation: Option<Incarnation>, claim: Claim, reply: Reply<()> },
+    Leave { name: Name, incarnation: Option<Incarnation>, claim: Claim, reply: Reply<()> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, RegistryError>>;
@@ -170,11 +170,13 @@ impl Owner {
             let now = self.now();
             let name = command.name().clone();
             match command {
-                Command::Renew { name, incarnation, reply } => {
-                    let _ = reply.send(self.table.renew(&name, incarnation.as_ref(), now));
+                Command::Renew { name, incarnation, claim, reply } => {
+                    let may = self.table.may_change(&name, &claim);
+                    let _ = reply.send(may.and_then(|()| self.table.renew(&name, incarnation.as_ref(), now)));
                 }
-                Command::Leave { incarnation, reply, .. } => {
-                    match self.table.may_leave(&name, incarnation.as_ref()) {
+                Command::Leave { incarnation, claim, reply, .. } => {
+                    let may = self.table.may_change(&name, &claim);
+                    match may.and_then(|()| self.table.may_leave(&name, incarnation.as_ref())) {
                         Ok(()) => {
                             writes.push(Write::Remove(name.clone()));
                             names.insert(name.clone());

@@ -67,17 +67,19 @@ impl Registry {
     /// Prolongs a lease. [`RegistryError::NotFound`] means: register again. [`RegistryError::Replaced`] means:
     /// another life has taken over, so stop.
     pub async fn renew(&self, key: &InstanceKey) -> Result<(), RegistryError> {
-        self.renew_any(&key.name, Some(&key.incarnation)).await
+        self.renew_as(Caller::Process, &key.name, Some(&key.incarnation)).await
     }
 
     /// Prolongs the lease of whoever holds the name, or of that incarnation only.
-    pub(crate) async fn renew_any(
+    pub(crate) async fn renew_as(
         &self,
+        caller: Caller,
         name: &Name,
         incarnation: Option<&Incarnation>,
     ) -> Result<(), RegistryError> {
         let (name, incarnation) = (name.clone(), incarnation.cloned());
-        self.ask(|reply| Command::Renew { name, incarnation, reply }).await
+        let claim = self.shared.admission.claim(caller);
+        self.ask(|reply| Command::Renew { name, incarnation, claim, reply }).await
     }
 
     /// Takes an instance out of the catalog: whoever holds the name, or that incarnation only.
@@ -86,8 +88,18 @@ impl Registry {
         name: &Name,
         incarnation: Option<&Incarnation>,
     ) -> Result<(), RegistryError> {
+        self.deregister_as(Caller::Process, name, incarnation).await
+    }
+
+    pub(crate) async fn deregister_as(
+        &self,
+        caller: Caller,
+        name: &Name,
+        incarnation: Option<&Incarnation>,
+    ) -> Result<(), RegistryError> {
         let (name, incarnation) = (name.clone(), incarnation.cloned());
-        self.ask(|reply| Command::Leave { name, incarnation, reply }).await
+        let claim = self.shared.admission.claim(caller);
+        self.ask(|reply| Command::Leave { name, incarnation, claim, reply }).await
     }
 
     /// The catalog as it is now.

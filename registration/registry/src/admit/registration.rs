@@ -8,7 +8,7 @@ use std::{
 
 use portolan_model::{CheckSpec, Incarnation, InstancePort, Name, Protocol, Protocols, Registration};
 
-use super::{Admission, Caller, Refusal};
+use super::{Admission, Caller, Claim, Refusal};
 use crate::RegistryError;
 
 /// Leases that make sense: shorter ones would expire between two packets, longer ones promise nothing.
@@ -34,6 +34,8 @@ pub(crate) struct Accepted {
     pub(crate) tags: Vec<String>,
     pub(crate) check: Option<CheckSpec>,
     pub(crate) ttl: Duration,
+    /// Whose registration it may replace.
+    pub(crate) claim: Claim,
 }
 
 impl Admission {
@@ -49,6 +51,7 @@ impl Admission {
             check: from.check,
             ttl: from.ttl.unwrap_or(self.ttl),
             incarnation: from.incarnation,
+            claim: self.claim(caller),
             name: from.name,
         };
         text("node", &accepted.node)?;
@@ -107,6 +110,10 @@ impl Admission {
             Caller::Process | Caller::Token(_) => true,
             Caller::Unix => (self.is_local)(address),
             Caller::Loopback(own) => own == address || (self.is_local)(address),
+            Caller::Anonymous(from) => {
+                let theirs = self.claim(caller).covers(&[address]);
+                return if theirs { Ok(()) } else { Err(Refusal::NotFromThere { given: address, from }) };
+            }
         };
         if allowed { Ok(()) } else { Err(Refusal::NotYours(address)) }
     }

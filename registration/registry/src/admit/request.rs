@@ -15,9 +15,10 @@ impl Admission {
     /// passes on, and any web page that is open in a browser here, which may send a "simple" `POST` anywhere without
     /// asking first. Proxies and browsers both say so in headers, which neither lets its user forge.
     pub(crate) fn caller(&self, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let address = match peer {
+        let (address, open) = match peer {
             Peer::Unix => return Ok(Caller::Unix),
-            Peer::Address(address) => address,
+            Peer::Address(address) => (address, false),
+            Peer::Open(address) => (address, true),
         };
         if let Some(token) = bearer(headers) {
             let ours = self.token.as_deref().ok_or(Refusal::NoToken)?;
@@ -28,7 +29,7 @@ impl Admission {
                 Err(Refusal::WrongToken)
             };
         }
-        if !address.is_loopback() {
+        if !address.is_loopback() && !(open && self.anonymous.includes(address)) {
             return Err(Refusal::Stranger(address));
         }
         if let Some(header) = FORWARDING.into_iter().find(|header| headers.contains_key(*header)) {
@@ -38,7 +39,8 @@ impl Admission {
             Some(origin) if !is_own_page(origin, headers) => {
                 Err(Refusal::ForeignPage(String::from_utf8_lossy(origin.as_bytes()).into_owned()))
             }
-            _ => Ok(Caller::Loopback(address)),
+            _ if address.is_loopback() => Ok(Caller::Loopback(address)),
+            _ => Ok(Caller::Anonymous(address)),
         }
     }
 }

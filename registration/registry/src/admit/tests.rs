@@ -124,6 +124,43 @@ fn addresses_must_be_the_callers_to_give() {
 }
 
 #[test]
+fn without_a_token_one_registers_oneself_where_that_was_allowed() {
+    let open = |addresses: &[&str]| {
+        Admission::new(&RegistryConfig {
+            anonymous: Anonymous {
+                from: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+                addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+            },
+            ..RegistryConfig::default()
+        })
+    };
+    let (pod, away) = (ip("10.1.2.3"), ip("198.51.100.7"));
+    let ask = |peer, pairs: &[(&'static str, &str)]| open(&[]).caller(peer, &headers(pairs));
+    assert_eq!(ask(Peer::Open(pod), &[]), Ok(Caller::Anonymous(pod)));
+    assert_eq!(ask(Peer::Open(ip("fd00::1")), &[]), Ok(Caller::Anonymous(ip("fd00::1"))));
+    assert_eq!(ask(Peer::Open(away), &[]), Err(Refusal::Stranger(away)));
+    assert_eq!(ask(Peer::Open(ip("127.0.0.1")), &[]), Ok(Caller::Loopback(ip("127.0.0.1"))));
+    // A load balancer may have put such an address in the place of anybody's, so only some listeners take it.
+    assert_eq!(ask(Peer::Address(pod), &[]), Err(Refusal::Stranger(pod)));
+    assert_eq!(ask(Peer::Open(pod), &[("x-forwarded-for", "x")]), Err(Refusal::Proxied("x-forwarded-for")));
+    let page = [("host", "registry:10080"), ("origin", "https://evil.example")];
+    assert!(matches!(ask(Peer::Open(pod), &page), Err(Refusal::ForeignPage(_))));
+
+    let register = |admission: &Admission, address: &str| {
+        let registration =
+            Registration { addresses: vec![ip(address)], ..Registration::new("a".parse().unwrap()) };
+        admission.admit(registration, Caller::Anonymous(pod)).map(|_| ()).map_err(|e| e.status())
+    };
+    let no = Err(StatusCode::FORBIDDEN);
+    assert_eq!(register(&open(&[]), "10.1.2.3"), Ok(()));
+    assert_eq!(register(&open(&[]), "10.1.2.4"), no);
+    assert_eq!(register(&open(&[]), "127.0.0.1"), no);
+    assert_eq!(register(&open(&["10.1.0.0/16"]), "10.1.2.4"), Ok(()));
+    assert_eq!(register(&open(&["10.1.0.0/16"]), "10.2.2.4"), no);
+    assert_eq!(register(&open(&["0.0.0.0/0"]), "169.254.169.254"), no);
+}
+
+#[test]
 fn some_addresses_are_nobodys() {
     let never = [
         "169.254.169.254",

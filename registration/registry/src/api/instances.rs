@@ -83,9 +83,9 @@ pub(super) async fn renew(
     headers: HeaderMap,
     pairs: Pairs,
 ) -> Result<Response, Problem> {
-    caller(&registry, peer, &headers)?;
+    let caller = caller(&registry, peer, &headers)?;
     let incarnation = query::incarnation(pairs.map_err(Problem::bad_request)?.0)?;
-    registry.renew_any(&name_of(&name)?, incarnation.as_ref()).await?;
+    registry.renew_as(caller, &name_of(&name)?, incarnation.as_ref()).await?;
     Ok(done(&registry))
 }
 
@@ -96,9 +96,9 @@ pub(super) async fn delete(
     headers: HeaderMap,
     pairs: Pairs,
 ) -> Result<Response, Problem> {
-    caller(&registry, peer, &headers)?;
+    let caller = caller(&registry, peer, &headers)?;
     let incarnation = query::incarnation(pairs.map_err(Problem::bad_request)?.0)?;
-    registry.deregister(&name_of(&name)?, incarnation.as_ref()).await?;
+    registry.deregister_as(caller, &name_of(&name)?, incarnation.as_ref()).await?;
     Ok(done(&registry))
 }
 

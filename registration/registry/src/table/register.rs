@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use portolan_model::{Incarnation, Instance, InstanceKey, Registered, State, Transition};
+use portolan_model::{Incarnation, Instance, InstanceKey, Name, Registered, State, Transition};
 
 use super::{Entry, Now, Table, first_state, millis, target};
-use crate::{Change, RegistryError, admit::Accepted, store::Record};
+use crate::{
+    Change, RegistryError,
+    admit::{Accepted, Claim, Refusal},
+    store::Record,
+};
 
 /// Earlier incarnations of a name that are remembered: a late word of theirs is refused.
 const REMEMBERED: usize = 4;
@@ -53,6 +57,7 @@ impl Table {
         fresh: Incarnation,
         now: Now,
     ) -> Result<Prepared, RegistryError> {
+        self.may_change(&from.name, &from.claim)?;
         let entry = self.entries.get(&from.name);
         if entry.is_none() && self.entries.len() >= self.capacity {
             return Err(RegistryError::Full(self.capacity));
@@ -111,6 +116,16 @@ impl Table {
             must_store: outcome != Outcome::Unchanged || ttl_changed,
             ttl: from.ttl,
         })
+    }
+
+    /// Whether a caller with this claim may say something about this name: one that nobody has is anybody's.
+    pub(crate) fn may_change(&self, name: &Name, claim: &Claim) -> Result<(), RegistryError> {
+        match self.entries.get(name) {
+            Some(entry) if !claim.covers(&entry.instance.addresses) => {
+                Err(Refusal::NotYourInstance(name.clone()).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a prepared registration so. Nothing may have changed that name in between.

@@ -6,7 +6,7 @@ use portolan_model::{CheckKind, InstancePort, PortRange, Protocols, Registered};
 use proptest::prelude::*;
 
 use super::*;
-use crate::admit::Accepted;
+use crate::admit::{Accepted, Claim};
 
 fn at(seconds: u64) -> Now {
     let elapsed = Duration::from_secs(seconds);
@@ -31,6 +31,7 @@ fn accepted(name: &str, incarnation: Option<&str>) -> Accepted {
         tags: Vec::new(),
         check: None,
         ttl: Duration::from_secs(30),
+        claim: Claim::All,
     }
 }
 
@@ -57,6 +58,21 @@ fn life(text: &str) -> Incarnation {
 
 fn state(table: &Table, of: &str) -> Option<State> {
     table.snapshot().get(of).map(|instance| instance.state)
+}
+
+#[test]
+fn a_caller_without_a_token_changes_its_own_instances_only() {
+    let mut table = table();
+    let from = |address: [u8; 4]| Claim::Addresses(address.into(), [].into());
+    let mine = |claim| Accepted { claim, ..accepted("a", None) };
+    register(&mut table, mine(from([192, 0, 2, 1])), at(0)).unwrap();
+    register(&mut table, mine(from([192, 0, 2, 1])), at(1)).unwrap();
+    let stranger = register(&mut table, mine(from([192, 0, 2, 2])), at(2)).unwrap_err();
+    assert_eq!(stranger.status(), http::StatusCode::FORBIDDEN, "{stranger}");
+    assert!(table.may_change(&name("a"), &from([192, 0, 2, 2])).is_err());
+    assert!(table.may_change(&name("nobodys"), &from([192, 0, 2, 2])).is_ok());
+    let network = Claim::Addresses([192, 0, 2, 2].into(), ["192.0.2.0/24".parse().unwrap()].into());
+    register(&mut table, mine(network), at(3)).unwrap();
 }
 
 #[test]
