@@ -3,24 +3,32 @@
 //! Every other crate speaks in these words (ARCHITECTURE.md, "Words"). Nothing here does I/O, reads a clock
 //! or knows an async runtime, so everything here can be tested in microseconds.
 
+mod ask;
 mod attachment;
 mod check;
+mod container_port;
+mod galaxy;
 mod instance;
 mod mapping;
 mod name;
 mod node;
+mod ports_status;
 mod protocol;
 mod published;
 mod range;
 mod registration;
 mod request;
 
+pub use ask::{Ask, AskError, ENVIRONMENT_ANNOTATION, GALAXY_ANNOTATION, Item, PORTS_ANNOTATION, demand};
 pub use attachment::{AGENT_SOCKET, AddRequest, AgentReply, AgentRequest, Attachment, PodRef, StaticPort};
 pub use check::{CheckKind, CheckSpec, CheckSpecError};
+pub use container_port::ContainerPort;
+pub use galaxy::GalaxyPort;
 pub use instance::{Incarnation, Instance, InstanceKey, InstancePort, State, Transition};
 pub use mapping::{Mapping, MappingKey};
 pub use name::{Name, NameError, PortName};
 pub use node::{LeaseReply, LeaseRequest, LeaseUsage, Network, NodeInfo, NodePorts, Owner, PoolUsage};
+pub use ports_status::{PortsStatus, STATUS_ANNOTATION};
 pub use protocol::{Protocol, ProtocolError, Protocols};
 pub use published::{PublishedPort, environment};
 pub use range::{PortRange, RangeError};
