@@ -1,2 +1,29 @@
 //! The Kubernetes API: the only crate that knows kube.
+//!
+//! A node's agent reads by a [`NodeView`] and writes by a [`Publisher`] and a [`Capacity`]. The controller keeps
+//! Services' twins ([`run_endpoints`]) and the status of pools ([`run_pool_status`]), while a [`Leader`] says that it is
+//! the one to do so. The webhook ([`serve_webhook`]) tells the scheduler what Pods will ask for. All of them go through
+//! one [`Connection`], are level-triggered, and do their work later when the API server is away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answered;
+mod backoff;
+mod changes;
+mod connection;
+mod facts;
+mod failure;
+mod mirror;
+mod pool;
+mod view;
+
+pub use changes::{Change, Changes};
+pub use connection::{ConnectError, Connection, ConnectionConfig};
+pub use facts::{
+    ContainerFacts, ContainerPort, NodeFacts, OwnerFacts, Phase, PodFacts, PodKey, StaticHostPort,
+};
+pub use failure::ApiError;
+pub use pool::{
+    OPT_IN_LABEL, PoolError, PoolFacts, PoolSet, RESOURCE_PREFIX, RefusedPool, Selector, SelectorError,
+    crd_yaml, opted_in,
+};
+pub use view::{NodeView, NotSynced, PodError, ViewHealth};
