@@ -4,27 +4,39 @@
 use std::ffi::{OsStr, OsString};
 
 /// The flags of the tutorial's `dynamic-port-server/main.go`.
-const ORIGINAL: [&str; 4] =
-    ["advertised-ip", "service-registry", "register-instance-external-ip", "service-instance-name"];
+const SERVER: &[&str] =
+    &["advertised-ip", "service-registry", "register-instance-external-ip", "service-instance-name"];
 
-/// The arguments, with two dashes before each of the original's flags after the verb `serve`.
+/// The flags of its `service-registry/main.go`.
+const REGISTRY: &[&str] = &["api", "http"];
+
+/// The arguments, with two dashes before each of the original's flags after the verbs `serve` and `registry`.
 pub(crate) fn rewrite(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut serve = false;
+    let mut flags: &[&str] = &[];
     let mut over = false;
     arguments
         .into_iter()
         .map(|argument| {
             over |= argument == "--";
-            serve |= argument == "serve" && !over;
-            if serve && !over { double_dash(&argument).unwrap_or(argument) } else { argument }
+            if over {
+                return argument;
+            }
+            if flags.is_empty() {
+                flags = match argument.to_str() {
+                    Some("serve") => SERVER,
+                    Some("registry") => REGISTRY,
+                    _ => &[],
+                };
+            }
+            double_dash(&argument, flags).unwrap_or(argument)
         })
         .collect()
 }
 
-fn double_dash(argument: &OsStr) -> Option<OsString> {
+fn double_dash(argument: &OsStr, flags: &[&str]) -> Option<OsString> {
     let flag = argument.to_str()?.strip_prefix('-')?;
     let name = flag.split_once('=').map_or(flag, |(name, _)| name);
-    ORIGINAL.contains(&name).then(|| format!("--{flag}").into())
+    flags.contains(&name).then(|| format!("--{flag}").into())
 }
 
 #[cfg(test)]
@@ -42,6 +54,10 @@ mod tests {
             rewritten("portolan serve -advertised-ip 1.2.3.4 -register-instance-external-ip=true -v"),
             "portolan serve --advertised-ip 1.2.3.4 --register-instance-external-ip=true -v"
         );
+        assert_eq!(
+            rewritten("portolan registry -api=0.0.0.0:10080 -http=0.0.0.0:80 -v"),
+            "portolan registry --api=0.0.0.0:10080 --http=0.0.0.0:80 -v"
+        );
     }
 
     #[test]
@@ -50,6 +66,7 @@ mod tests {
             "portolan run -p http -- portolan serve -advertised-ip 1.2.3.4",
             "portolan list -l advertised-ip=x",
             "portolan serve --advertised-ip 1.2.3.4 -advertised-ipx",
+            "portolan serve -api=0.0.0.0:10080",
         ] {
             assert_eq!(rewritten(line), line);
         }

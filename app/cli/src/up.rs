@@ -134,7 +134,7 @@ impl FromStr for InstanceSubnet {
 }
 
 /// A DNS name of labels (RFC 1123 section 2.1), without the dot at its end.
-fn zone(text: &str) -> Result<String, String> {
+pub(crate) fn zone(text: &str) -> Result<String, String> {
     let zone = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if zone.len() > 190 {
         return Err(

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs, PortsArgs, ResolveArgs, RunArgs,
-    STYLES, ServeArgs, UpArgs, WatchArgs, look::EXIT_CODES,
+    DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs, PortsArgs, RegistryArgs,
+    ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, look::EXIT_CODES,
 };
 
 /// Ports that can be reached, names that find them, packets that arrive.
@@ -64,6 +64,16 @@ Examples:
   kill -USR1 PID                                # unhealthy; again: healthy
   curl -X POST localhost:PORT/unhealthy         # the same, from this machine only; /healthy turns it back")]
     Serve(Box<ServeArgs>),
+
+    /// Run the catalog alone, with its API and page: for a cluster
+    #[command(after_help = "\
+Examples:
+  portolan registry                             # all on loopback
+  portolan registry --listen 0.0.0.0:80 --register-listen 0.0.0.0:10080 --token-file /etc/portolan/token
+  portolan registry -api=0.0.0.0:10080 -http=0.0.0.0:80    # with the flags of the tutorial's
+
+Everybody who reaches it may read. To write one needs the token, or an address that --allow-anonymous-from allows.")]
+    Registry(Box<RegistryArgs>),
 
     /// Show the instances of the catalog
     #[command(

@@ -63,7 +63,7 @@ pub(crate) async fn main(global: Global, args: DemoArgs) -> anyhow::Result<ExitC
     let copies = run::supervise(&plan, &folder.path, &signals, &stop);
     tokio::pin!(copies);
     let mut screen = Screen::new();
-    let mut changes = up.registry.subscribe();
+    let mut changes = up.registry().subscribe();
     let mut interval = tokio::time::interval(REFRESH);
     let mut settled = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut dirty = false;
@@ -78,10 +78,10 @@ pub(crate) async fn main(global: Global, args: DemoArgs) -> anyhow::Result<ExitC
                 dirty = true;
             }
             () = &mut settled, if dirty => {
-                screen.show(&up.registry);
+                screen.show(up.registry());
                 dirty = false;
             }
-            _ = interval.tick() => screen.refresh(&up.registry),
+            _ = interval.tick() => screen.refresh(up.registry()),
         }
     };
     if failed.is_none() {

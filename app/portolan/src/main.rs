@@ -1,17 +1,20 @@
 //! The `portolan` program: one process type, many verbs. This file only reads the command line and hands over;
 //! each verb has a folder or a file of its own here.
 //!
-//! * a node: [`up`], [`run`], [`holder`], [`launch`], [`demo`];
+//! * a node: [`up`], [`run`], [`holder`], [`launch`], [`demo`]; its [`catalog`] alone: [`registry`];
 //! * a server to try it with: [`serve`];
 //! * questions: [`verbs`], printed by [`output`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod catalog;
 mod demo;
+mod ending;
 mod holder;
 mod launch;
 mod node;
 mod output;
+mod registry;
 mod rights;
 mod run;
 mod serve;
@@ -66,6 +69,7 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Demo(args) => demo::main(global, *args).await,
         Verb::Up(args) => up::main(global, *args).await,
+        Verb::Registry(args) => registry::main(global, *args).await,
         Verb::Run(args) => run::main(global, *args).await,
         Verb::Serve(args) => serve::main(global, *args).await,
         Verb::List(args) => verbs::list::main(global, args).await,
@@ -83,7 +87,7 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
 
 fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
     // The demo's stdout is a live table: what goes well is in it.
-    let talks = matches!(verb, Verb::Up(_) | Verb::Run(_) | Verb::Serve(_));
+    let talks = matches!(verb, Verb::Up(_) | Verb::Registry(_) | Verb::Run(_) | Verb::Serve(_));
     let level = global.level(if talks { LogLevel::Info } else { LogLevel::Warn });
     let form = match global.log_format {
         LogFormat::Text => Form::Text,

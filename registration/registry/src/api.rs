@@ -32,7 +32,7 @@ use axum::{
 };
 pub use count::count;
 use problem::Problem;
-pub use serve::{Limits, serve, serve_with};
+pub use serve::{Limits, Served, serve, serve_with};
 pub use tutorial::tutorial;
 
 use crate::{Registry, admit::Peer};

@@ -1,46 +1,35 @@
 //! Puts the parts of `up` together, and takes them apart in the reverse order.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context;
 use axum::Router;
 use ipnet::IpNet;
-use portolan_dns::{Dns, DnsConfig, Listener, Zone};
+use portolan_dns::Listener;
 use portolan_model::{Name, NodeInfo};
-use portolan_netlink::route;
 use portolan_registry::{Registry, RegistryConfig, api};
-use portolan_store::RedbStore;
 use portolan_telemetry::metrics::Metrics;
-use tokio::{net::TcpListener, net::UnixListener, sync::mpsc, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::UnixListener, sync::mpsc};
 
 use super::{
     config::UpConfig,
-    listeners::{self, UnixPath},
     lock::{DataFolder, DataPlaneLock},
     metrics,
 };
 use crate::{
+    catalog::{
+        Catalog, has_address,
+        listeners::{self, UnixPath},
+    },
     node::{self, Engine, NodeHandle},
     output::problem::mendable,
     run::SOCKET,
 };
 
-/// How long requests under way may take to end when `up` ends.
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// How long resolvers may keep an answer, in seconds.
-const DNS_TTL: u32 = 5;
-
 /// Everything, running.
 pub(crate) struct Up {
-    /// The catalog.
-    pub(crate) registry: Registry,
+    catalog: Catalog,
     node: NodeHandle,
-    dns: Vec<Dns>,
-    /// Cancelled when no new request is to be taken.
-    closing: CancellationToken,
-    servers: JoinSet<()>,
     _socket: UnixPath,
     _dataplane: Option<DataPlaneLock>,
     // Last: the folder is unlocked when nothing writes to it any more.
@@ -56,6 +45,11 @@ struct Listeners {
 }
 
 impl Up {
+    /// The catalog.
+    pub(crate) const fn registry(&self) -> &Registry {
+        &self.catalog.registry
+    }
+
     /// Starts all parts, or none. Locks and addresses come first, as they fail most often and change nothing.
     pub(crate) async fn start(config: &UpConfig) -> anyhow::Result<Self> {
         let folder = DataFolder::lock(&config.data).map_err(mendable)?;
@@ -78,18 +72,9 @@ impl Up {
 
         // From here on the kernel knows us: whatever fails must give back what was taken.
         match Self::serve(config, &node, Listeners { public, browsers, register }, counters).await {
-            Ok((registry, dns, servers, closing, socket)) => {
-                tokio::spawn(forget(registry.clone(), lost));
-                Ok(Self {
-                    registry,
-                    node,
-                    dns,
-                    closing,
-                    servers,
-                    _socket: socket,
-                    _dataplane: dataplane,
-                    _folder: folder,
-                })
+            Ok((catalog, socket)) => {
+                tokio::spawn(forget(catalog.registry.clone(), lost));
+                Ok(Self { catalog, node, _socket: socket, _dataplane: dataplane, _folder: folder })
             }
             Err(error) => {
                 for failure in node.close().await {
@@ -105,14 +90,11 @@ impl Up {
         node: &NodeHandle,
         listeners: Listeners,
         counters: Arc<Metrics>,
-    ) -> anyhow::Result<(Registry, Vec<Dns>, JoinSet<()>, CancellationToken, UnixPath)> {
-        let store = RedbStore::open(&config.data)?;
-        let registry =
-            Registry::start(registry_config(config, Arc::clone(&counters)), Box::new(store)).await?;
-        let dns = start_dns(config, &counters, &registry)?;
+    ) -> anyhow::Result<(Catalog, UnixPath)> {
+        let mut catalog = Catalog::open(&config.data, registry_config(config, Arc::clone(&counters))).await?;
+        start_dns(config, &counters, &mut catalog)?;
 
-        let closing = CancellationToken::new();
-        let (socket, path) = super::listeners::unix(&config.data.join(SOCKET)).map_err(mendable)?;
+        let (socket, path) = listeners::unix(&config.data.join(SOCKET)).map_err(mendable)?;
         let info = NodeInfo {
             node: config.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -123,6 +105,7 @@ impl Up {
             dns: config.dns_listen.to_string(),
             zone: config.zone.clone(),
         };
+        let registry = &catalog.registry;
         let public = Router::new()
             .merge(portolan_web::router(registry.clone()))
             .merge(metrics::router(counters, node.clone()))
@@ -130,34 +113,18 @@ impl Up {
         let local = api::router(registry.clone()).merge(node::router(node.clone(), info));
         let tutorial = api::tutorial(registry.clone());
 
-        let mut servers = JoinSet::new();
-        for listener in [listeners.public, listeners.browsers] {
-            servers.spawn(api::serve(TcpListener::from_std(listener)?, public.clone(), closing.clone()));
-        }
-        servers.spawn(api::serve(TcpListener::from_std(listeners.register)?, tutorial, closing.clone()));
-        servers.spawn(api::serve(UnixListener::from_std(socket)?, local, closing.clone()));
-        Ok((registry, dns, servers, closing, path))
+        catalog.serve_tcp(listeners.public, public.clone())?;
+        catalog.serve_tcp(listeners.browsers, public)?;
+        catalog.serve_tcp(listeners.register, tutorial)?;
+        catalog.serve(UnixListener::from_std(socket)?, local);
+        Ok((catalog, path))
     }
 
     /// Ends all parts: no new requests, those under way end, the catalog is written, the node gives back what belongs
     /// to nobody. Returns what could not be cleaned up.
-    pub(crate) async fn stop(mut self) -> Vec<String> {
-        self.closing.cancel();
-        // Streams of the page and of watchers end with the registry's `closing`.
-        let (registry, servers) = (self.registry.clone(), &mut self.servers);
-        let drained = async {
-            tokio::join!(registry.shutdown(), async { while servers.join_next().await.is_some() {} });
-        };
-        let mut failures = Vec::new();
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("requests still under way after {}: cut off", humantime::format_duration(DRAIN));
-            self.servers.abort_all();
-        }
-        for dns in self.dns {
-            dns.stop().await;
-        }
-        failures.extend(self.node.close().await);
-        failures
+    pub(crate) async fn stop(self) -> Vec<String> {
+        self.catalog.stop().await;
+        self.node.close().await
     }
 }
 
@@ -180,25 +147,10 @@ fn registry_config(config: &UpConfig, metrics: Arc<Metrics>) -> RegistryConfig {
     }
 }
 
-fn has_address(address: IpAddr) -> bool {
-    let addresses = route::Rtnl::open().and_then(|rtnl| rtnl.addresses());
-    addresses.is_ok_and(|all| all.iter().any(|own| own.net.addr() == address))
-}
-
 /// The server for everybody, and one on the gateway for instances with networks of their own, for whom names outside
 /// the zone are forwarded too. Instances can do without the second one where something else has port 53.
-fn start_dns(config: &UpConfig, metrics: &Arc<Metrics>, registry: &Registry) -> anyhow::Result<Vec<Dns>> {
-    let start = |listener| {
-        let config = DnsConfig {
-            zone: Zone::new(&config.zone, DNS_TTL)?,
-            listeners: vec![listener],
-            upstreams: None,
-            resolv_conf: "/etc/resolv.conf".into(),
-            metrics: Arc::clone(metrics),
-        };
-        anyhow::Ok(Dns::start(config, Arc::new(registry.clone()))?)
-    };
-    let mut servers = vec![start(Listener::new(config.dns_listen))?];
+fn start_dns(config: &UpConfig, metrics: &Arc<Metrics>, catalog: &mut Catalog) -> anyhow::Result<()> {
+    catalog.resolve(&config.zone, Listener::new(config.dns_listen), metrics)?;
     for gateway in config.gateways() {
         let gateway = Listener {
             address: (gateway, 53).into(),
@@ -206,12 +158,11 @@ fn start_dns(config: &UpConfig, metrics: &Arc<Metrics>, registry: &Registry) -> 
             before_address: true,
             sockets: None,
         };
-        match start(gateway) {
-            Ok(server) => servers.push(server),
-            Err(error) => tracing::warn!("instances with a network of their own have no DNS there: {error}"),
+        if let Err(error) = catalog.resolve(&config.zone, gateway, metrics) {
+            tracing::warn!("instances with a network of their own have no DNS there: {error}");
         }
     }
-    Ok(servers)
+    Ok(())
 }
 
 /// An instance whose supervisor was killed has nobody to say so: the node noticed, the catalog forgets it.

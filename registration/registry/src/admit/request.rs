@@ -29,7 +29,8 @@ impl Admission {
                 Err(Refusal::WrongToken)
             };
         }
-        if !address.is_loopback() && !(open && self.anonymous.includes(address)) {
+        let may = address.is_loopback() || open && self.anonymous.includes(address);
+        if !may {
             return Err(Refusal::Stranger(address));
         }
         if let Some(header) = FORWARDING.into_iter().find(|header| headers.contains_key(*header)) {
