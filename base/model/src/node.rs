@@ -3,11 +3,12 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, Name, PortRange, PortRequest, PublishedPort};
+use crate::{Incarnation, InstanceId, Name, PortRanges, PortRequest, PublishedPort};
 
 /// Where an instance's process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,14 +29,49 @@ impl fmt::Display for Network {
     }
 }
 
-/// A process told apart from a later one with the same number: pid and start time (field 22 of `/proc/PID/stat`,
-/// in clock ticks since boot).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Owner {
-    /// The process's number.
-    pub pid: u32,
-    /// When it began.
-    pub start_time: u64,
+/// What a lease lives as long as.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Owner {
+    /// A process, told apart from a later one with the same number: the supervisor of `portolan run`.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// When it began: field 22 of `/proc/PID/stat`, in clock ticks since boot.
+        start_time: u64,
+    },
+    /// A network namespace that a runtime has made: a CNI attachment.
+    Namespace {
+        /// Its file, a mount of the namespace.
+        path: PathBuf,
+        /// The file's device, which tells the mounted namespace from a plain file that is left of it.
+        device: u64,
+        /// The file's inode, which no other namespace has at the same time.
+        inode: u64,
+    },
+    /// A Pod's sandbox on the host's network: alive until its runtime says that it is gone.
+    Sandbox {
+        /// The runtime's name for it.
+        id: String,
+    },
+}
+
+impl Owner {
+    /// Whether a runtime rather than a process of ours decides how long it lives. Of such an owner the next life may
+    /// begin before the last one has ended: kubelet makes a Pod's new sandbox while the old one is being removed.
+    pub const fn is_runtimes(&self) -> bool {
+        !matches!(self, Self::Process { .. })
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid, .. } => write!(f, "process {pid}"),
+            Self::Namespace { path, .. } => write!(f, "namespace {}", path.display()),
+            Self::Sandbox { id } => write!(f, "sandbox {id}"),
+        }
+    }
 }
 
 /// `POST /v1/node/leases`: ports for an instance, and with [`Network::Own`] a namespace.
@@ -48,7 +84,7 @@ pub struct LeaseRequest {
     pub instance: Name,
     /// This life of it.
     pub incarnation: Incarnation,
-    /// The supervisor: when it is gone, so is the lease.
+    /// Its supervisor: when it is gone, so is the lease.
     pub owner: Owner,
     /// Where the process will live.
     pub network: Network,
@@ -100,7 +136,7 @@ pub struct PoolUsage {
     /// The pool.
     pub name: Name,
     /// Its ports.
-    pub range: PortRange,
+    pub range: PortRanges,
     /// Given away.
     pub used: u32,
     /// Not yet to be given to another owner.
@@ -115,8 +151,8 @@ pub struct PoolUsage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseUsage {
     /// The instance.
-    pub instance: Name,
-    /// Its supervisor.
+    pub instance: InstanceId,
+    /// What it lives as long as.
     pub owner: Owner,
     /// Its network.
     pub network: Network,
@@ -146,4 +182,21 @@ pub struct NodeInfo {
     pub dns: String,
     /// The zone that it answers for.
     pub zone: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_reads_as_it_was_written_before_there_were_several_kinds() {
+        let process: Owner = serde_json::from_str(r#"{"pid":7,"start_time":9}"#).unwrap();
+        assert_eq!(process, Owner::Process { pid: 7, start_time: 9 });
+        assert_eq!(serde_json::to_string(&process).unwrap(), r#"{"pid":7,"start_time":9}"#);
+        let namespace = Owner::Namespace { path: "/run/netns/cni-1".into(), device: 4, inode: 4026532000 };
+        for owner in [process, namespace, Owner::Sandbox { id: "0f".into() }] {
+            let text = serde_json::to_string(&owner).unwrap();
+            assert_eq!(serde_json::from_str::<Owner>(&text).unwrap(), owner, "{text}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub struct PublishedPort {
     pub host: PortRange,
     /// The first port that the instance listens on. For a block it is `host.first()`.
     pub container: u16,
-    /// The only host address that answers; `None` is every local one.
+    /// The only host address that answers; an unspecified one is every local one of its family, `None` of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
 }
@@ -34,7 +34,7 @@ pub fn environment(ports: &[PublishedPort], advertised: IpAddr) -> Vec<(String, 
     let mut variables = Vec::with_capacity(2 * ports.len() + 2);
     for port in ports {
         let name = port.name.as_variable();
-        let address = match port.address.unwrap_or(advertised) {
+        let address = match port.address.filter(|address| !address.is_unspecified()).unwrap_or(advertised) {
             IpAddr::V4(a) => a.to_string(),
             IpAddr::V6(a) => format!("[{a}]"),
         };

@@ -2,15 +2,17 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use portolan_ports::holder::{IDLE, ServeOptions, serve};
+use portolan_ports::holder::{ServeOptions, serve};
 
 fn main() -> ExitCode {
-    let mut options = ServeOptions { socket: PathBuf::new(), idle: IDLE, limit: None };
+    let quarter = Some(Duration::from_secs(15 * 60));
+    let mut options = ServeOptions { socket: PathBuf::new(), idle: quarter, abandoned: quarter, limit: None };
     let mut words = std::env::args().skip(1);
     while let (Some(word), Some(value)) = (words.next(), words.next()) {
         match word.as_str() {
             "--socket" => options.socket = value.into(),
-            "--idle-ms" => options.idle = Duration::from_millis(value.parse().unwrap_or_default()),
+            "--idle-ms" => options.idle = value.parse().map(Duration::from_millis).ok(),
+            "--abandoned-ms" => options.abandoned = value.parse().map(Duration::from_millis).ok(),
             "--limit" => options.limit = value.parse().ok(),
             _ => return ExitCode::from(2),
         }

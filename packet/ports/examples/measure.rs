@@ -8,8 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portolan_netlink::process::PidIdentity;
-use portolan_ports::{LeaseRequest, Network, Pool, Pools, Ports, PortsConfig};
+use portolan_ports::{HolderMode, LeaseRequest, Network, Pool, Pools, Ports, PortsConfig, owner};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -17,13 +16,16 @@ fn main() -> Result<(), Error> {
     let folder = std::env::temp_dir().join(format!("portolan-measure-{}", std::process::id()));
     let holder = std::env::current_exe()?.with_file_name("holder");
     let pool = |name: &str, range: &str| -> Result<Pool, Error> {
-        Ok(Pool { quarantine: Duration::ZERO, ..Pool::new(name.parse()?, range.parse()?) })
+        Ok(Pool {
+            quarantine: Duration::ZERO,
+            ..Pool::new(name.parse()?, range.parse::<portolan_model::PortRange>()?)
+        })
     };
     let config = PortsConfig {
         folder: folder.clone(),
         pools: Pools::new(vec![pool("default", "2000-31999")?, pool("blocks", "32000-63999")?])?,
-        holder,
-        holder_args: Vec::new(),
+        holder: HolderMode::Spawn { program: holder, args: Vec::new() },
+        holder_socket: None,
         reserved_ports: None,
     };
     let (mut ports, _) = Ports::open(config.clone())?;
@@ -96,7 +98,7 @@ fn request(instance: &str, spec: &str) -> Result<LeaseRequest, Error> {
     Ok(LeaseRequest {
         instance: instance.parse()?,
         incarnation: "1".parse()?,
-        owner: PidIdentity::own().ok_or("no /proc")?,
+        owner: owner::this_process().ok_or("no /proc")?,
         requests: vec![spec.parse()?],
         network: Network::Own,
         v4: None,

@@ -5,8 +5,7 @@
 
 use std::{io::Write as _, path::PathBuf};
 
-use portolan_netlink::process::PidIdentity;
-use portolan_ports::{LeaseRequest, Network, Pools, Ports, PortsConfig};
+use portolan_ports::{HolderMode, LeaseRequest, Network, Pools, Ports, PortsConfig, owner};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -14,8 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut ports, _) = Ports::open(PortsConfig {
         folder: PathBuf::from(folder),
         pools: Pools::default(),
-        holder: PathBuf::from(holder),
-        holder_args: Vec::new(),
+        holder: HolderMode::Spawn { program: PathBuf::from(holder), args: Vec::new() },
+        holder_socket: None,
         reserved_ports: Some(portolan_ports::reserve::PATH.into()),
     })?;
     let mut output = std::io::stdout();
@@ -24,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let lease = ports.lease(LeaseRequest {
             instance: instance.parse()?,
             incarnation: "1".parse()?,
-            owner: PidIdentity::of(owner.parse()?).ok_or("no such process")?,
+            owner: owner::process(owner.parse()?).ok_or("no such process")?,
             requests: vec![spec.parse()?],
             network: Network::Own,
             v4: None,

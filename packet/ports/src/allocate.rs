@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use portolan_model::{Name, PortName, PortRange, PortRequest, Protocol, Protocols, PublishedPort};
+use portolan_model::{
+    InstanceId, Name, PortName, PortRange, PortRequest, Protocol, Protocols, PublishedPort,
+};
 use rand::Rng;
 
 use crate::{
@@ -35,7 +37,14 @@ pub struct Allocator {
     pools: Pools,
     taken: Taken,
     quarantine: Quarantine,
+    /// In `ip_local_reserved_ports` by others, apart from what they reserve for a pool as a whole.
     reserved: Bitmap,
+    /// All that others have there.
+    others: Vec<PortRange>,
+    /// Ports that somebody has announced to use, by who.
+    announced: BTreeMap<String, Vec<(Protocols, PortRange)>>,
+    /// The same by protocol.
+    avoided: [Bitmap; 3],
     sticky: Sticky,
     failed: BTreeMap<Name, u64>,
 }
@@ -48,6 +57,9 @@ impl Allocator {
             taken: Taken::default(),
             quarantine: Quarantine::default(),
             reserved: Bitmap::new(),
+            others: Vec::new(),
+            announced: BTreeMap::new(),
+            avoided: Default::default(),
             sticky,
             failed: BTreeMap::new(),
         }
@@ -56,6 +68,36 @@ impl Allocator {
     /// The pools that it chooses from.
     pub const fn pools(&self) -> &Pools {
         &self.pools
+    }
+
+    /// Chooses from these pools from now on. What was given stays given, also outside of them.
+    pub fn set_pools(&mut self, pools: Pools) {
+        self.pools = pools;
+        let others = std::mem::take(&mut self.others);
+        self.set_reserved(&others);
+    }
+
+    /// Keeps random choices from ports that `who` uses or is about to: the static host ports of a Pod that another
+    /// program publishes. What was said of `who` before is forgotten; nothing ends it.
+    pub fn announce(&mut self, who: &str, ports: Vec<(Protocols, PortRange)>) {
+        if ports.is_empty() {
+            if self.announced.remove(who).is_none() {
+                return;
+            }
+        } else {
+            self.announced.insert(who.to_owned(), ports);
+        }
+        self.avoided = Default::default();
+        for (protocols, range) in self.announced.values().flatten() {
+            protocols.iter().for_each(|protocol| self.avoided[protocol as usize].insert(*range));
+        }
+    }
+
+    /// The ports that others have announced, and who.
+    pub fn announced(&self) -> impl Iterator<Item = (&str, Protocols, PortRange)> {
+        self.announced.iter().flat_map(|(who, ports)| {
+            ports.iter().map(move |(protocols, range)| (who.as_str(), *protocols, *range))
+        })
     }
 
     /// What it remembers of former choices.
@@ -68,7 +110,7 @@ impl Allocator {
     /// Static ports are taken first, so that a random choice of the same instance cannot be in their way.
     pub fn allocate(
         &mut self,
-        instance: &Name,
+        instance: &InstanceId,
         requests: &[PortRequest],
         now: Duration,
         random: &mut impl Rng,
@@ -121,12 +163,12 @@ impl Allocator {
     }
 
     /// Remembers a choice of an earlier life.
-    pub fn remember(&mut self, instance: &Name, port: &PortName, range: PortRange, used: Duration) {
+    pub fn remember(&mut self, instance: &InstanceId, port: &PortName, range: PortRange, used: Duration) {
         self.sticky.remember(instance, port, range, used);
     }
 
     /// Frees the ports of `instance`; those of a pool go into quarantine from `now` on.
-    pub fn release(&mut self, instance: &Name, ports: &[PublishedPort], now: Duration) {
+    pub fn release(&mut self, instance: &InstanceId, ports: &[PublishedPort], now: Duration) {
         self.quarantine_ports(instance, ports, now);
         for port in ports {
             self.taken.remove(port);
@@ -151,7 +193,7 @@ impl Allocator {
     }
 
     /// Keeps ports that `instance` had until `at` from others: [`Allocator::quarantine`].
-    pub fn quarantine_ports(&mut self, instance: &Name, ports: &[PublishedPort], at: Duration) {
+    pub fn quarantine_ports(&mut self, instance: &InstanceId, ports: &[PublishedPort], at: Duration) {
         for port in ports {
             for protocol in port.protocols.iter() {
                 self.quarantine(Freed { instance: instance.clone(), protocol, range: port.host, at });
@@ -184,27 +226,27 @@ impl Allocator {
     /// A reserved range that covers a whole pool was made to protect that pool (an administrator's `sysctl.d`, or
     /// another Portolan), so it keeps nothing from it.
     pub fn set_reserved(&mut self, reserved: &[PortRange]) {
+        self.others = reserved.to_vec();
         self.reserved = Bitmap::new();
         for range in reserved {
             self.reserved.insert(*range);
         }
         for pool in self.pools.iter() {
-            if self.reserved.count_in(pool.range) == u32::from(pool.range.count()) {
-                self.reserved.remove(pool.range);
+            if pool.ranges.iter().all(|range| self.reserved.count_in(range) == u32::from(range.count())) {
+                pool.ranges.iter().for_each(|range| self.reserved.remove(range));
             }
         }
     }
 
-    /// Every pool, counted over all protocols.
+    /// Every pool, counted over its protocols.
     pub fn usage(&mut self, now: Duration) -> Vec<Usage> {
         self.quarantine.expire(now);
-        let all: Protocols = Protocol::ALL.into_iter().collect();
-        self.pools.iter().map(|pool| self.usage_of(pool, all)).collect()
+        self.pools.iter().map(|pool| self.usage_of(pool, pool.protocols)).collect()
     }
 
     fn choose(
         &self,
-        instance: &Name,
+        instance: &InstanceId,
         request: &PortRequest,
         now: Duration,
         random: &mut impl Rng,
@@ -220,27 +262,37 @@ impl Allocator {
             let why = "the block goes past 65535: begin lower or ask for fewer";
             let host = PortRange::block(first, request.count)
                 .ok_or_else(|| AllocateError::Request { port: port(), why })?;
-            if request.pool.is_some() && !covers(pool.range, host) {
+            if request.pool.is_some() && !pool.ranges.covers(host) {
                 return Err(AllocateError::OutsidePool {
                     port: port(),
                     host,
                     pool: pool.name.clone(),
-                    range: pool.range,
+                    ranges: pool.ranges.clone(),
                 });
             }
             self.check(&published(request, host))?;
             return Ok(host);
         }
-        if request.count > pool.range.count() {
+        if request.protocols.iter().any(|protocol| !pool.protocols.contains(protocol)) {
+            return Err(AllocateError::Protocol {
+                port: port(),
+                asked: request.protocols,
+                pool: pool.name.clone(),
+                allowed: pool.protocols,
+            });
+        }
+        if request.count > pool.ranges.longest() {
             return Err(AllocateError::TooLarge {
                 port: port(),
                 count: request.count,
                 pool: pool.name.clone(),
-                range: pool.range,
+                ranges: pool.ranges.clone(),
             });
         }
         let random_choice = |free: &Bitmap, random: &mut _| match request.count {
-            1 => choose::single(free, pool.range, random).and_then(|port| PortRange::single(port).ok()),
+            1 => {
+                choose::single(free, pool.ranges.hull(), random).and_then(|port| PortRange::single(port).ok())
+            }
             count => choose::block(free, count, random),
         };
         self.had_last(instance, request, pool, now)
@@ -251,7 +303,8 @@ impl Allocator {
                 let first_back = request
                     .protocols
                     .iter()
-                    .filter_map(|protocol| self.quarantine.first_end(protocol, pool.range))
+                    .flat_map(|protocol| pool.ranges.iter().map(move |range| (protocol, range)))
+                    .filter_map(|(protocol, range)| self.quarantine.first_end(protocol, range))
                     .min()
                     .map(|until| until.saturating_sub(now));
                 AllocateError::Exhausted {
@@ -269,30 +322,34 @@ impl Allocator {
     /// The range that the instance had last under this port name, if it still fits the request and is free.
     fn had_last(
         &self,
-        instance: &Name,
+        instance: &InstanceId,
         request: &PortRequest,
         pool: &Pool,
         now: Duration,
     ) -> Option<PortRange> {
         let range = self.sticky.recall(instance, &request.name, now)?;
         let fits = range.count() == request.count
-            && covers(pool.range, range)
+            && pool.ranges.covers(range)
             && self.reserved.count_in(range) == 0
             && request.protocols.iter().all(|protocol| {
                 self.taken.bits(protocol).count_in(range) == 0
+                    && self.avoided[protocol as usize].count_in(range) == 0
                     && self.quarantine.admits(protocol, range, instance)
             });
         fits.then_some(range)
     }
 
     /// What a random choice may take, with `owner` also what is in quarantine on its own account.
-    fn free(&self, pool: &Pool, protocols: Protocols, owner: Option<&Name>) -> Bitmap {
+    fn free(&self, pool: &Pool, protocols: Protocols, owner: Option<&InstanceId>) -> Bitmap {
         let taken = protocols.iter().map(|protocol| self.taken.bits(protocol));
+        let others =
+            protocols.iter().map(|protocol| &self.avoided[protocol as usize]).chain([&self.reserved]);
         let Some(owner) = owner else {
             let quarantined = protocols.iter().map(|protocol| self.quarantine.bits(protocol));
-            return Bitmap::complement_in(pool.range, taken.chain(quarantined).chain([&self.reserved]));
+            let kept = taken.chain(quarantined).chain(others);
+            return Bitmap::complement_of(&pool.ranges, kept);
         };
-        let mut free = Bitmap::complement_in(pool.range, taken.chain([&self.reserved]));
+        let mut free = Bitmap::complement_of(&pool.ranges, taken.chain(others));
         for entry in self.quarantine.iter() {
             if protocols.contains(entry.protocol) && entry.owner.as_ref() != Some(owner) {
                 free.remove(entry.range);
@@ -319,19 +376,19 @@ impl Allocator {
     fn usage_of(&self, pool: &Pool, protocols: Protocols) -> Usage {
         let taken: Vec<_> = protocols.iter().map(|protocol| self.taken.bits(protocol)).collect();
         let mut kept: Vec<_> = protocols.iter().map(|protocol| self.quarantine.bits(protocol)).collect();
-        let count = |bitmap: Bitmap| bitmap.count_in(pool.range);
-        let unused = count(Bitmap::complement_in(pool.range, taken.iter().copied()));
+        let unused = Bitmap::complement_of(&pool.ranges, taken.iter().copied()).count();
         kept.extend(&taken);
-        let unkept = count(Bitmap::complement_in(pool.range, kept.iter().copied()));
+        let unkept = Bitmap::complement_of(&pool.ranges, kept.iter().copied()).count();
         kept.push(&self.reserved);
-        let free_map = Bitmap::complement_in(pool.range, kept);
+        kept.extend(protocols.iter().map(|protocol| &self.avoided[protocol as usize]));
+        let free_map = Bitmap::complement_of(&pool.ranges, kept);
         let largest_block = free_map.runs().map(|run| u32::from(run.count())).max().unwrap_or(0);
-        let free = count(free_map);
+        let free = free_map.count();
         Usage {
             pool: pool.name.clone(),
-            range: pool.range,
+            ranges: pool.ranges.clone(),
             free,
-            used: u32::from(pool.range.count()) - unused,
+            used: pool.ranges.count() - unused,
             quarantined: unused - unkept,
             reserved: unkept - free,
             largest_block,
@@ -349,9 +406,4 @@ fn published(request: &PortRequest, host: PortRange) -> PublishedPort {
         container: request.container.unwrap_or(host.first()),
         address: request.address,
     }
-}
-
-/// Whether all of `inner` is in `outer`.
-const fn covers(outer: PortRange, inner: PortRange) -> bool {
-    outer.first() <= inner.first() && inner.last() <= outer.last()
 }

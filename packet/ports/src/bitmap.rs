@@ -3,7 +3,7 @@
 //! A pool of 10,000 ports is 157 words. Every choice is one pass over them, which takes well under a microsecond
 //! whether the pool is empty or full; no random probing that slows down as the pool fills.
 
-use portolan_model::PortRange;
+use portolan_model::{PortRange, PortRanges};
 
 const WORDS: usize = 65_536 / 64;
 
@@ -69,17 +69,23 @@ impl Bitmap {
         found
     }
 
-    /// The ports of `range` that are in none of `others`.
-    pub fn complement_in<'a>(range: PortRange, others: impl IntoIterator<Item = &'a Self>) -> Self {
+    /// The ports of `ranges` that are in none of `others`.
+    pub fn complement_of<'a>(ranges: &PortRanges, others: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut free = Self::new();
-        free.insert(range);
-        let span = usize::from(range.first()) / 64..=usize::from(range.last()) / 64;
+        ranges.iter().for_each(|range| free.insert(range));
+        let hull = ranges.hull();
+        let span = usize::from(hull.first()) / 64..=usize::from(hull.last()) / 64;
         for other in others {
             for (word, taken) in free.words[span.clone()].iter_mut().zip(&other.words[span.clone()]) {
                 *word &= !taken;
             }
         }
         free
+    }
+
+    /// How many ports there are in it.
+    pub fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
     }
 
     /// The longest runs of ports in it without a gap, in rising order. Never with port 0.
@@ -174,7 +180,7 @@ mod tests {
             }
             let in_runs: BTreeSet<_> = map.runs().flat_map(|r| r.iter().collect::<Vec<_>>()).collect();
             prop_assert_eq!(&in_runs, &set);
-            let free = Bitmap::complement_in(asked, [&map]);
+            let free = Bitmap::complement_of(&asked.into(), [&map]);
             prop_assert_eq!(free.count_in(asked) as usize, usize::from(asked.count()) - inside.len());
         }
     }

@@ -144,7 +144,7 @@ mod tests {
 
     fn whole(range: &str) -> (PortRange, Bitmap) {
         let pool: PortRange = range.parse().unwrap();
-        (pool, Bitmap::complement_in(pool, []))
+        (pool, Bitmap::complement_of(&pool.into(), []))
     }
 
     #[test]

@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 pub struct Hold {
     /// The protocol.
     pub protocol: Protocol,
-    /// The only host address; `None` is all of both families.
+    /// The only host address; an unspecified one is all of its family, `None` all of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// The ports.
@@ -59,10 +59,10 @@ impl fmt::Display for Hold {
 /// the address, EACCES below `ip_unprivileged_port_start` without the privilege.
 pub fn bind(protocol: Protocol, address: Option<IpAddr>, port: u16) -> io::Result<Option<OwnedFd>> {
     let wildcard = address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    match bind_to(protocol, SocketAddr::new(wildcard, port)) {
+    match bind_to(protocol, SocketAddr::new(wildcard, port), address.is_some()) {
         // A kernel without IPv6 (`ipv6.disable=1`): IPv4 is all there is to hold.
         Err(error) if address.is_none() && error.raw_os_error() == Some(EAFNOSUPPORT) => {
-            bind_to(protocol, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+            bind_to(protocol, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false)
         }
         result => result,
     }
@@ -71,7 +71,7 @@ pub fn bind(protocol: Protocol, address: Option<IpAddr>, port: u16) -> io::Resul
 const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
 const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
 
-fn bind_to(protocol: Protocol, address: SocketAddr) -> io::Result<Option<OwnedFd>> {
+fn bind_to(protocol: Protocol, address: SocketAddr, only_v6: bool) -> io::Result<Option<OwnedFd>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
         Protocol::Udp => (Type::DGRAM, socket2::Protocol::UDP),
@@ -86,7 +86,7 @@ fn bind_to(protocol: Protocol, address: SocketAddr) -> io::Result<Option<OwnedFd
     };
     if address.is_ipv6() {
         // `net.ipv6.bindv6only` may have changed the default.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(only_v6)?;
     }
     if protocol == Protocol::Udp {
         // Nobody reads this socket. The kernel's least buffer (some 2 KiB, one datagram) instead of 208 KiB keeps
@@ -116,4 +116,21 @@ pub fn prepare_for_use(protocol: Protocol, fd: OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     Ok(socket.into())
+}
+
+/// Makes a held socket that was in use one that is only bound again. A failure leaves it as it is: the port is held.
+pub(crate) fn only_bound(protocol: Protocol, fd: &OwnedFd) {
+    let socket = socket2::SockRef::from(fd);
+    match protocol {
+        Protocol::Udp => {
+            let _ = socket.set_recv_buffer_size(0);
+        }
+        // Of a socket that listens this ends just that; its port stays bound, as bind(2) was asked for it by number
+        // (tcp_disconnect, v6.12). Others are left alone: it would keep them from ever receiving.
+        Protocol::Tcp | Protocol::Sctp => {
+            if socket.is_listener().unwrap_or(false) {
+                let _ = socket.shutdown(std::net::Shutdown::Read);
+            }
+        }
+    }
 }

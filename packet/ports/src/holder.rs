@@ -3,8 +3,8 @@
 //!
 //! kube-proxy gave holding up for want of such a process (kubernetes/kubernetes#100643); podman has conmon keep the
 //! descriptors. The portolan program is its own holder: `portolan holder --socket PATH` calls [`serve()`]. [`wire`] is
-//! what both sides say; [`HolderClient`] starts and asks them, and starts another when one has as many sockets as its
-//! limit of open files allows.
+//! what both sides say; [`HolderClient`] asks it. Either the client starts it, and another when one has as many sockets
+//! as its limit of open files allows; or it runs as a container of its own and the client waits for it ([`HolderMode`]).
 
 mod client;
 mod held;
@@ -12,6 +12,6 @@ mod serve;
 mod shard;
 pub mod wire;
 
-pub use client::{HoldError, HolderClient};
-pub use serve::{IDLE, ServeError, ServeOptions, serve};
+pub use client::{HoldError, HolderClient, HolderMode};
+pub use serve::{ABANDONED, IDLE, ServeError, ServeOptions, serve};
 pub use shard::HolderError;

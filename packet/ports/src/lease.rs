@@ -1,25 +1,21 @@
 //! A lease: the right of an instance to its host ports.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use portolan_model::Network;
-use portolan_model::{Incarnation, Mapping, Name, PortRequest, PublishedPort};
-use portolan_netlink::process::PidIdentity;
+use portolan_model::{Incarnation, InstanceId, Mapping, PortRequest, PublishedPort};
+pub use portolan_model::{Network, Owner};
 use serde::{Deserialize, Serialize};
 
 use crate::hold::Hold;
 
-/// The process that a lease ends with: `portolan run`, not the command that it runs.
-pub type Owner = PidIdentity;
-
 /// What an instance asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRequest {
-    /// Its name, with the ordinal: `web-2`.
-    pub instance: Name,
+    /// Its key, with the ordinal: `web-2`, `default/web-2`.
+    pub instance: InstanceId,
     /// Which life of it.
     pub incarnation: Incarnation,
-    /// The process that the lease ends with.
+    /// What the lease ends with: `portolan run` and not the command that it runs, or a container's network.
     pub owner: Owner,
     /// The ports.
     pub requests: Vec<PortRequest>,
@@ -58,14 +54,18 @@ impl Lease {
         if network == Network::Host || (v4.is_none() && v6.is_none()) {
             return Vec::new();
         }
-        let one = |port: &PublishedPort, protocol| Mapping {
-            protocol,
-            address: port.address,
-            host: port.host,
-            container: port.container,
-            v4,
-            v6,
+        let one = |port: &PublishedPort, protocol| {
+            // An address of one family serves that family only; all addresses of a family need no match on one.
+            let (v4, v6) = match port.address {
+                None => (v4, v6),
+                Some(IpAddr::V4(_)) => (v4, None),
+                Some(IpAddr::V6(_)) => (None, v6),
+            };
+            let address = port.address.filter(|address| !address.is_unspecified());
+            let mapping = Mapping { protocol, address, host: port.host, container: port.container, v4, v6 };
+            // An instance without an address of that family has nothing to be reached by.
+            (v4.is_some() || v6.is_some()).then_some(mapping)
         };
-        self.ports.iter().flat_map(|port| port.protocols.iter().map(move |p| one(port, p))).collect()
+        self.ports.iter().flat_map(|port| port.protocols.iter().filter_map(move |p| one(port, p))).collect()
     }
 }

@@ -17,6 +17,8 @@ pub mod hold;
 pub mod holder;
 pub mod journal;
 pub mod lease;
+pub mod overlap;
+pub mod owner;
 pub mod pool;
 pub mod ports;
 pub mod quarantine;
@@ -26,7 +28,8 @@ pub mod sticky;
 pub mod taken;
 pub mod usage;
 
+pub use holder::HolderMode;
 pub use lease::{Lease, LeaseRequest, Network, Owner};
 pub use pool::{Pool, PoolError, Pools};
-pub use ports::{Ports, PortsConfig, PortsError, Recovered};
+pub use ports::{PoolsChanged, Ports, PortsConfig, PortsError, Recovered};
 pub use usage::Usage;

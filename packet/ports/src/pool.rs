@@ -1,10 +1,10 @@
-//! Pools: named ranges of host ports, each with its own quarantine.
+//! Pools: named ranges of host ports, each with its own protocols and quarantine.
 //!
 //! A pool is policy, not state: what is in use of it is known by [`crate::allocate::Allocator`].
 
 use std::time::Duration;
 
-use portolan_model::{Name, PortRange};
+use portolan_model::{Name, PortRange, PortRanges, Protocol, Protocols};
 use serde::{Deserialize, Serialize};
 
 /// How long a freed port stays out of use unless the pool says otherwise.
@@ -13,13 +13,15 @@ use serde::{Deserialize, Serialize};
 /// twice as long as TCP keeps TIME_WAIT. Clients of the old owner have noticed by then.
 pub const DEFAULT_QUARANTINE: Duration = Duration::from_secs(120);
 
-/// A named range of host ports.
+/// Named ranges of host ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// What requests call it.
     pub name: Name,
     /// Its ports.
-    pub range: PortRange,
+    pub ranges: PortRanges,
+    /// For which protocols its ports are given.
+    pub protocols: Protocols,
     /// How long a freed port of it is kept from other instances.
     pub quarantine: Duration,
 }
@@ -45,11 +47,11 @@ pub enum PoolError {
         /// One pool.
         first: Name,
         /// Its range.
-        first_range: PortRange,
+        first_range: PortRanges,
         /// The other.
         second: Name,
         /// Its range.
-        second_range: PortRange,
+        second_range: PortRanges,
     },
     /// A request names a pool that is not configured.
     #[error("there is no pool {asked}: this node has {known}")]
@@ -62,9 +64,10 @@ pub enum PoolError {
 }
 
 impl Pool {
-    /// A pool with the default quarantine.
-    pub const fn new(name: Name, range: PortRange) -> Self {
-        Self { name, range, quarantine: DEFAULT_QUARANTINE }
+    /// A pool for every protocol, with the default quarantine.
+    pub fn new(name: Name, ranges: impl Into<PortRanges>) -> Self {
+        let protocols = Protocol::ALL.into_iter().collect();
+        Self { name, ranges: ranges.into(), protocols, quarantine: DEFAULT_QUARANTINE }
     }
 }
 
@@ -77,12 +80,12 @@ impl Pools {
                 if other.name == pool.name {
                     return Err(PoolError::Twice(pool.name.clone()));
                 }
-                if other.range.overlaps(pool.range) {
+                if pool.ranges.iter().any(|range| other.ranges.overlaps(range)) {
                     return Err(PoolError::Overlap {
                         first: other.name.clone(),
-                        first_range: other.range,
+                        first_range: other.ranges.clone(),
                         second: pool.name.clone(),
-                        second_range: pool.range,
+                        second_range: pool.ranges.clone(),
                     });
                 }
             }
@@ -104,7 +107,7 @@ impl Pools {
 
     /// The pool that `port` belongs to.
     pub fn of(&self, port: u16) -> Option<&Pool> {
-        self.0.iter().find(|pool| pool.range.contains(port))
+        self.0.iter().find(|pool| pool.ranges.contains(port))
     }
 
     /// All of them, the default first.
@@ -129,7 +132,7 @@ mod tests {
     use super::*;
 
     fn pool(name: &str, range: &str) -> Pool {
-        Pool::new(name.parse().unwrap(), range.parse().unwrap())
+        Pool::new(name.parse().unwrap(), range.parse::<PortRanges>().unwrap())
     }
 
     #[test]

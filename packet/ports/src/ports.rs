@@ -9,21 +9,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
     fs::File,
+    os::fd::OwnedFd,
     path::PathBuf,
     time::Duration,
 };
 
-use portolan_model::{Incarnation, Name, PortName, PortRequest, Protocol, PublishedPort};
+use portolan_model::{Incarnation, InstanceId, PortName, PortRequest, Protocol, PublishedPort};
 
 use crate::{
     allocate::Allocator,
     clock::{Boot, since_boot},
     hold::Hold,
-    holder::{HoldError, HolderClient, HolderError, wire::Failure},
+    holder::{HoldError, HolderClient, HolderError, HolderMode, wire::Failure},
     journal::Journal,
     lease::{Lease, LeaseRequest, Network},
+    owner,
     pool::Pools,
     replay::{Record, millis, snapshot},
     reserve::Reservation,
@@ -34,11 +35,13 @@ mod activate;
 mod error;
 mod maintain;
 mod open;
+mod policy;
 
 pub use activate::Activated;
 pub use error::{Occupant, PortsError};
 pub use maintain::{Closed, Maintained};
 pub use open::{Dropped, Recovered};
+pub use policy::PoolsChanged;
 
 /// How often another port is chosen when the kernel refuses one. Each time all that was found taken is avoided, so
 /// the second choice fails only if somebody took it in between or the pool is full of foreign sockets.
@@ -54,10 +57,10 @@ pub struct PortsConfig {
     pub folder: PathBuf,
     /// The pools.
     pub pools: Pools,
-    /// The program that is a holder when it is called with `holder_args` and `--socket PATH`.
-    pub holder: PathBuf,
-    /// Its first arguments: `["holder"]`.
-    pub holder_args: Vec<OsString>,
+    /// Where the holder comes from.
+    pub holder: HolderMode,
+    /// Where it is reached; `None` is `holder.sock` in the folder.
+    pub holder_socket: Option<PathBuf>,
     /// [`crate::reserve::PATH`]; `None` leaves the setting alone.
     pub reserved_ports: Option<PathBuf>,
 }
@@ -70,9 +73,9 @@ pub struct Ports {
     holder: HolderClient,
     journal: Journal,
     reservation: Option<Reservation>,
-    leases: BTreeMap<Name, Lease>,
+    leases: BTreeMap<InstanceId, Lease>,
     /// Leases whose ports should be held and are not, because something else has one of them.
-    unheld: BTreeSet<Name>,
+    unheld: BTreeSet<InstanceId>,
     /// Something happened that the journal could not be told: it is rewritten before it is used again.
     behind: bool,
     _lock: File,
@@ -81,19 +84,26 @@ pub struct Ports {
 impl Ports {
     /// Gives an instance ports, held and written down. Nothing is changed on an error.
     ///
-    /// Asked again with the same incarnation and the same requests, it answers the same lease. A new incarnation of
-    /// the same owner takes the ports over if it asks for the same; a lease of an owner that is gone is ended first.
+    /// Asked again with the same incarnation and the same requests, it answers the same lease. A new incarnation takes
+    /// the ports over if it asks for the same, and gets what it asks for otherwise, the same numbers where they fit.
+    ///
+    /// A new incarnation has the same owner, or an owner that comes after one which is gone. A process is exclusive: as
+    /// long as it lives, nobody else has its lease. What a runtime owns ([`Owner::is_runtimes`](crate::Owner)) is
+    /// superseded by what the same runtime makes next, as a Pod's new sandbox comes while the old one is still there.
+    ///
+    /// When the new incarnation asks for something else and that is refused, the former one's lease is ended all the
+    /// same: its sandbox is on its way out.
     pub fn lease(&mut self, request: LeaseRequest) -> Result<Lease, PortsError> {
         check_network(&request)?;
         if let Some(known) = self.leases.get(&request.instance) {
             let same_owner = known.request.owner == request.owner;
-            if !same_owner && known.request.owner.is_alive() {
-                return Err(PortsError::InUse {
-                    instance: request.instance.clone(),
-                    owner: known.request.owner.pid,
-                });
+            let superseded = known.request.owner.is_runtimes() && request.owner.is_runtimes();
+            if !same_owner && !superseded && owner::is_alive(&known.request.owner) {
+                let owner = Box::new(known.request.owner.clone());
+                return Err(PortsError::InUse { instance: request.instance.clone(), owner });
             }
-            if same_owner && known.request.requests == request.requests {
+            let same = known.request.requests == request.requests && known.request.network == request.network;
+            if same && (same_owner || superseded) {
                 return self.take_over(request);
             }
             let incarnation = known.request.incarnation.clone();
@@ -117,7 +127,7 @@ impl Ports {
     /// lease, also when the instance has a newer incarnation: a late or repeated release is no error.
     ///
     /// It always succeeds. What the disk or a holder refuses is logged and made good later.
-    pub fn release(&mut self, instance: &Name, incarnation: &Incarnation) -> Option<Lease> {
+    pub fn release(&mut self, instance: &InstanceId, incarnation: &Incarnation) -> Option<Lease> {
         if self.leases.get(instance)?.request.incarnation != *incarnation {
             return None;
         }
@@ -138,7 +148,7 @@ impl Ports {
 
     /// Lets go of the sockets of an instance on the host's network, right before its process binds them. The lease
     /// stays, and `ip_local_reserved_ports` keeps clients away meanwhile.
-    pub fn give_up_hold(&mut self, instance: &Name) -> Result<(), PortsError> {
+    pub fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), PortsError> {
         let holds = self.set_held(instance, false)?;
         self.unheld.remove(instance);
         self.let_go(&holds);
@@ -147,9 +157,19 @@ impl Ports {
 
     /// Holds the ports again, after the process has ended. `false` when something still has one of them, such as
     /// connections in TIME_WAIT or a child of the process: [`Ports::maintain`] goes on trying.
-    pub fn hold_again(&mut self, instance: &Name) -> Result<bool, PortsError> {
+    pub fn hold_again(&mut self, instance: &InstanceId) -> Result<bool, PortsError> {
         let holds = self.set_held(instance, true)?;
         self.hold_missing(instance, &holds)
+    }
+
+    /// The socket of a held port, for a relay: [`HolderClient::borrow`].
+    pub fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, PortsError> {
+        Ok(self.holder.borrow(hold)?)
+    }
+
+    /// Ends a [`Ports::borrow`].
+    pub fn give_back(&mut self, hold: Hold) -> Result<(), PortsError> {
+        Ok(self.holder.give_back(hold)?)
     }
 
     /// All leases, by name.
@@ -158,12 +178,12 @@ impl Ports {
     }
 
     /// The lease of an instance.
-    pub fn get(&self, instance: &Name) -> Option<&Lease> {
+    pub fn get(&self, instance: &InstanceId) -> Option<&Lease> {
         self.leases.get(instance)
     }
 
     /// The instances whose ports should be held and are not, because something else has one of them.
-    pub fn unheld(&self) -> impl Iterator<Item = &Name> {
+    pub fn unheld(&self) -> impl Iterator<Item = &InstanceId> {
         self.unheld.iter()
     }
 
@@ -188,11 +208,16 @@ impl Ports {
         if known.request == request {
             return Ok(known.clone());
         }
-        let lease = Lease { request, ports: known.ports.clone(), held: known.held };
+        // A runtime's next sandbox begins with its ports held, whatever the last one has done with them.
+        let hold_again = !known.held && request.owner.is_runtimes();
+        let lease = Lease { request, ports: known.ports.clone(), held: known.held || hold_again };
         self.catch_up()?;
         self.journal
             .append(&[Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) }])?;
         self.leases.insert(lease.request.instance.clone(), lease.clone());
+        if hold_again && !self.hold_missing(&lease.request.instance, &lease.holds())? {
+            tracing::debug!(instance = %lease.request.instance, "the last sandbox still has a port; trying again");
+        }
         Ok(lease)
     }
 
@@ -227,7 +252,7 @@ impl Ports {
     }
 
     /// Marks a lease as held or not, first in the journal; answers what it holds.
-    fn set_held(&mut self, instance: &Name, held: bool) -> Result<Vec<Hold>, PortsError> {
+    fn set_held(&mut self, instance: &InstanceId, held: bool) -> Result<Vec<Hold>, PortsError> {
         self.catch_up()?;
         let unknown = || PortsError::Unknown { instance: instance.clone() };
         let lease = self.leases.get_mut(instance).ok_or_else(unknown)?;
@@ -240,7 +265,7 @@ impl Ports {
     }
 
     /// Holds what is not held of a lease, and notes whether that was possible.
-    fn hold_missing(&mut self, instance: &Name, holds: &[Hold]) -> Result<bool, PortsError> {
+    fn hold_missing(&mut self, instance: &InstanceId, holds: &[Hold]) -> Result<bool, PortsError> {
         let held = self.holder.list()?;
         let missing = crate::compare::difference(holds, &held);
         match self.holder.hold(&missing) {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use portolan_model::{Name, PortRange, Protocol};
+use portolan_model::{InstanceId, PortRange, Protocol};
 
 use crate::bitmap::Bitmap;
 
@@ -23,7 +23,7 @@ pub struct Entry {
     /// When it ends.
     pub until: Duration,
     /// The instance that had it, which alone may have it back before the end. `None`: a foreign process has it.
-    pub owner: Option<Name>,
+    pub owner: Option<InstanceId>,
 }
 
 /// The ports in quarantine, as ranges that do not overlap.
@@ -61,7 +61,7 @@ impl Quarantine {
     }
 
     /// Whether `range` is free of it, or was `owner`'s own.
-    pub fn admits(&self, protocol: Protocol, range: PortRange, owner: &Name) -> bool {
+    pub fn admits(&self, protocol: Protocol, range: PortRange, owner: &InstanceId) -> bool {
         self.overlapping(protocol, range).all(|entry| entry.owner.as_ref() == Some(owner))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use portolan_model::{Incarnation, Name, PortName, PortRange, Protocol};
+use portolan_model::{Incarnation, InstanceId, PortName, PortRange, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{allocate::Allocator, clock::Boot, lease::Lease};
@@ -29,7 +29,7 @@ pub enum Record {
     /// Whether the holder has its sockets from now on.
     Held {
         /// The instance.
-        instance: Name,
+        instance: InstanceId,
         /// Which life of it.
         incarnation: Incarnation,
         /// Whether.
@@ -38,7 +38,7 @@ pub enum Record {
     /// The end of a lease.
     Released {
         /// The instance.
-        instance: Name,
+        instance: InstanceId,
         /// Which life of it.
         incarnation: Incarnation,
         /// When.
@@ -47,7 +47,7 @@ pub enum Record {
     /// Ports of an ended lease that were still in quarantine when the journal was rewritten.
     Freed {
         /// Who had them.
-        instance: Name,
+        instance: InstanceId,
         /// The protocol.
         protocol: Protocol,
         /// The ports.
@@ -58,7 +58,7 @@ pub enum Record {
     /// Ports that an instance had and may have again.
     Remembered {
         /// The instance.
-        instance: Name,
+        instance: InstanceId,
         /// The port's name.
         port: PortName,
         /// The numbers.
@@ -72,7 +72,7 @@ pub enum Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Freed {
     /// Who had them.
-    pub instance: Name,
+    pub instance: InstanceId,
     /// The protocol.
     pub protocol: Protocol,
     /// The ports.
@@ -99,7 +99,7 @@ pub struct Past {
     /// What was freed, in the order of its end.
     pub freed: Vec<Freed>,
     /// Who had what last.
-    pub remembered: BTreeMap<(Name, PortName), (PortRange, Duration)>,
+    pub remembered: BTreeMap<(InstanceId, PortName), (PortRange, Duration)>,
 }
 
 /// A time as the journal has it.
@@ -113,7 +113,7 @@ impl Past {
         let mut past = Self::default();
         let mut same_boot = false;
         // With the number of the record, by which the newest is found.
-        let mut leases: BTreeMap<Name, (usize, Survivor)> = BTreeMap::new();
+        let mut leases: BTreeMap<InstanceId, (usize, Survivor)> = BTreeMap::new();
         for (number, record) in records.into_iter().enumerate() {
             let time = |at| if same_boot { Duration::from_millis(at).min(now) } else { now };
             match record {

@@ -116,6 +116,17 @@ impl Reservation {
         self.apply(&current, &others, &before).map(|()| true)
     }
 
+    /// Has these ranges instead of those before; answers with what others have reserved.
+    pub fn change(&mut self, wanted: &[PortRange]) -> Result<Vec<PortRange>, ReserveError> {
+        let current = self.read()?;
+        let before = std::mem::take(&mut self.added);
+        let others = minus(&current, &before);
+        self.wanted = wanted.to_vec();
+        self.added = minus(wanted, &others);
+        self.apply(&current, &others, &before)?;
+        Ok(others)
+    }
+
     /// Takes exactly our ranges out again.
     pub fn restore(self) -> Result<(), ReserveError> {
         let current = self.read()?;

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use portolan_model::{Name, PortName, PortRange};
+use portolan_model::{InstanceId, PortName, PortRange};
 
 /// How many are remembered; the longest unused are forgotten first.
 pub const CAPACITY: usize = 16_384;
@@ -16,7 +16,7 @@ pub const TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What was last given to whom.
 #[derive(Debug)]
 pub struct Sticky {
-    memory: HashMap<(Name, PortName), Memory>,
+    memory: HashMap<(InstanceId, PortName), Memory>,
     capacity: usize,
 }
 
@@ -36,7 +36,7 @@ impl Sticky {
     }
 
     /// Remembers that `instance` has `range` now.
-    pub fn remember(&mut self, instance: &Name, port: &PortName, range: PortRange, now: Duration) {
+    pub fn remember(&mut self, instance: &InstanceId, port: &PortName, range: PortRange, now: Duration) {
         self.memory.insert((instance.clone(), port.clone()), Memory { range, used: now });
         if self.memory.len() > self.capacity {
             self.make_room(now);
@@ -44,13 +44,13 @@ impl Sticky {
     }
 
     /// What `instance` had last under that port name.
-    pub fn recall(&self, instance: &Name, port: &PortName, now: Duration) -> Option<PortRange> {
+    pub fn recall(&self, instance: &InstanceId, port: &PortName, now: Duration) -> Option<PortRange> {
         let memory = self.memory.get(&(instance.clone(), port.clone()))?;
         (now.saturating_sub(memory.used) <= TTL).then_some(memory.range)
     }
 
     /// All that is remembered.
-    pub fn iter(&self) -> impl Iterator<Item = (&Name, &PortName, Memory)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &PortName, Memory)> {
         self.memory.iter().map(|((instance, port), memory)| (instance, port, *memory))
     }
 
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn it_is_bounded_and_forgets_the_longest_unused() {
         let mut sticky = Sticky::with_capacity(8);
-        let port: Name = "http".parse().unwrap();
-        let name = |n: u16| Name::new(format!("web-{n}")).unwrap();
+        let port: PortName = "http".parse().unwrap();
+        let name = |n: u16| InstanceId::new(format!("web-{n}")).unwrap();
         for n in 1..=9u16 {
             sticky.remember(&name(n), &port, PortRange::single(n).unwrap(), Duration::from_secs(n.into()));
         }
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn it_ends_some_time_after_the_last_use() {
         let mut sticky = Sticky::default();
-        let (web, http): (Name, Name) = ("web-0".parse().unwrap(), "http".parse().unwrap());
+        let (web, http): (InstanceId, PortName) = ("web-0".parse().unwrap(), "http".parse().unwrap());
         let range = PortRange::single(20_001).unwrap();
         sticky.remember(&web, &http, range, Duration::from_secs(5));
         assert_eq!(sticky.recall(&web, &http, TTL + Duration::from_secs(5)), Some(range));

@@ -37,7 +37,7 @@ impl Taken {
             taken.first_in(host)?;
             let mut in_use = host.iter().filter(|&port| taken.contains(port));
             let conflict = in_use.find(|&port| match (address, self.on_address.get(&(protocol, port))) {
-                (Some(address), Some(holders)) => holders.contains(&address),
+                (Some(address), Some(holders)) => holders.iter().any(|&holder| meet(address, holder)),
                 _ => true,
             });
             conflict.map(|port| (protocol, port))
@@ -66,7 +66,9 @@ impl Taken {
             };
             for number in port.host.iter() {
                 let Some(holders) = self.on_address.get_mut(&(protocol, number)) else { continue };
-                holders.retain(|holder| *holder != address);
+                if let Some(at) = holders.iter().position(|holder| *holder == address) {
+                    holders.swap_remove(at);
+                }
                 if holders.is_empty()
                     && let Ok(single) = PortRange::single(number)
                 {
@@ -76,6 +78,12 @@ impl Taken {
             }
         }
     }
+}
+
+/// Whether one socket on each of these addresses could not be: they are the same, or one is all of its family.
+fn meet(one: IpAddr, other: IpAddr) -> bool {
+    let either = one.is_unspecified() || other.is_unspecified();
+    one == other || (either && one.is_ipv4() == other.is_ipv4())
 }
 
 #[cfg(test)]
@@ -109,5 +117,16 @@ mod tests {
         assert!(!taken.bits(Protocol::Tcp).contains(80));
         taken.insert(&port("80", "tcp", None));
         assert_eq!(conflict(&taken, &one), Some((Protocol::Tcp, 80)));
+    }
+
+    #[test]
+    fn all_addresses_of_one_family_leave_the_other_to_others() {
+        let mut taken = Taken::default();
+        let conflict = |taken: &Taken, p: &PublishedPort| taken.conflict(p.protocols, p.host, p.address);
+        taken.insert(&port("80", "tcp", Some("0.0.0.0")));
+        assert_eq!(conflict(&taken, &port("80", "tcp", Some("127.0.0.1"))), Some((Protocol::Tcp, 80)));
+        assert_eq!(conflict(&taken, &port("80", "tcp", Some("::1"))), None);
+        assert_eq!(conflict(&taken, &port("80", "tcp", Some("::"))), None);
+        assert_eq!(conflict(&taken, &port("80", "tcp", None)), Some((Protocol::Tcp, 80)));
     }
 }

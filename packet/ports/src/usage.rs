@@ -2,23 +2,23 @@
 
 use std::{fmt, time::Duration};
 
-use portolan_model::{Name, PortRange, Protocols};
+use portolan_model::{Name, PortRanges, Protocols};
 use serde::{Deserialize, Serialize};
 
-/// The state of one pool. `free + used + quarantined + reserved` is the size of the range.
+/// The state of one pool. `free + used + quarantined + reserved` is the number of its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// The pool.
     pub pool: Name,
     /// Its ports.
-    pub range: PortRange,
+    pub ranges: PortRanges,
     /// Numbers that a random choice could take for every protocol that is counted.
     pub free: u32,
     /// Numbers in use by an instance for at least one of the protocols.
     pub used: u32,
     /// Numbers that are kept from others for a while, or were found to be taken by a foreign process.
     pub quarantined: u32,
-    /// Numbers that somebody else put in `ip_local_reserved_ports`.
+    /// Numbers that somebody else put in `ip_local_reserved_ports`, or has announced to use.
     pub reserved: u32,
     /// The longest run of free numbers.
     pub largest_block: u32,
@@ -43,14 +43,14 @@ impl fmt::Display for Exhaustion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, protocols, usage, first_back } = self;
         match count {
-            1 => write!(f, "the pool {} ({}) has no free port for {protocols}: ", usage.pool, usage.range)?,
+            1 => write!(f, "the pool {} ({}) has no free port for {protocols}: ", usage.pool, usage.ranges)?,
             _ => write!(
                 f,
                 "the pool {} ({}) has no {count} contiguous free ports for {protocols}: ",
-                usage.pool, usage.range
+                usage.pool, usage.ranges
             )?,
         }
-        write!(f, "{} of {} in use, {} in quarantine", usage.used, usage.range.count(), usage.quarantined)?;
+        write!(f, "{} of {} in use, {} in quarantine", usage.used, usage.ranges.count(), usage.quarantined)?;
         if let Some(back) = first_back {
             write!(
                 f,
@@ -59,7 +59,11 @@ impl fmt::Display for Exhaustion {
             )?;
         }
         if usage.reserved > 0 {
-            write!(f, ", {} reserved by others in ip_local_reserved_ports", usage.reserved)?;
+            write!(
+                f,
+                ", {} reserved by others in ip_local_reserved_ports or by static host ports",
+                usage.reserved
+            )?;
         }
         write!(f, ", {} free, largest free block {}; ", usage.free, usage.largest_block)?;
         f.write_str("stop instances, wait for the quarantine, or configure a larger pool")

@@ -11,9 +11,11 @@ use std::{
     time::Duration,
 };
 
+use portolan_model::PortRanges;
 use portolan_netlink::process::PidIdentity;
 use portolan_ports::{
-    Lease, LeaseRequest, Network, Owner, Pool, Pools, Ports, PortsConfig, PortsError, Recovered, reserve,
+    HolderMode, Lease, LeaseRequest, Network, Pool, Pools, Ports, PortsConfig, PortsError, Recovered, owner,
+    reserve,
 };
 use portolan_testkit::{
     Background, eventually, need_root,
@@ -29,12 +31,13 @@ mod support;
 use support::{Holders, bind, connect_tcp, example, holder_program};
 
 fn config(folder: &Path, pools: &[(&str, &str)]) -> PortsConfig {
-    let pool = |(name, range): &(&str, &str)| Pool::new(name.parse().unwrap(), range.parse().unwrap());
+    let pool =
+        |(name, range): &(&str, &str)| Pool::new(name.parse().unwrap(), range.parse::<PortRanges>().unwrap());
     PortsConfig {
         folder: folder.to_owned(),
         pools: Pools::new(pools.iter().map(pool).collect()).unwrap(),
-        holder: holder_program(),
-        holder_args: Vec::new(),
+        holder: HolderMode::Spawn { program: holder_program(), args: Vec::new() },
+        holder_socket: None,
         reserved_ports: Some(reserve::PATH.into()),
     }
 }
@@ -47,7 +50,7 @@ fn request(instance: &str, incarnation: &str, specs: &[&str]) -> LeaseRequest {
     LeaseRequest {
         instance: instance.parse().unwrap(),
         incarnation: incarnation.parse().unwrap(),
-        owner: Owner::own().unwrap(),
+        owner: owner::this_process().unwrap(),
         requests: specs.iter().map(|spec| spec.parse().unwrap()).collect(),
         network: Network::Own,
         v4: None,
@@ -259,15 +262,15 @@ fn a_lease_ends_with_its_process() {
     private_namespace(|| {
         let folder = Holders::new();
         let (mut ports, _) = open(&folder);
-        let mut owner = sleeper();
+        let mut supervisor = sleeper();
         let mut asked = request("web-0", "1", &["http"]);
-        asked.owner = Owner::of(owner.id()).unwrap();
+        asked.owner = owner::process(supervisor.id()).unwrap();
         let lease = ports.lease(asked).unwrap();
         let error = ports.lease(request("web-0", "2", &["http"])).unwrap_err().to_string();
         assert!(error.starts_with("the instance web-0 has a lease already, of process "), "{error}");
         assert!(ports.maintain().dropped.is_empty());
-        owner.kill().unwrap();
-        owner.wait().unwrap();
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
         assert_eq!(ports.maintain().dropped, std::slice::from_ref(&lease));
         assert!(!is_held(lease.ports[0].host.first()));
         let next = ports.lease(request("web-0", "2", &["http"])).unwrap();
@@ -389,7 +392,10 @@ fn ports_that_others_have_reserved_are_left_to_them_and_stay_reserved() {
         let lease = ports.lease(request("web-0", "1", &["http,pool=tiny"])).unwrap();
         assert_eq!(lease.ports[0].host.first(), 30_003);
         let error = ports.lease(request("web-1", "1", &["http,pool=tiny"])).unwrap_err().to_string();
-        assert!(error.contains("3 reserved by others in ip_local_reserved_ports"), "{error}");
+        assert!(
+            error.contains("3 reserved by others in ip_local_reserved_ports or by static host ports"),
+            "{error}"
+        );
         end(&mut ports, &lease);
         assert_eq!(ports.close().kept, 0);
         assert_eq!(fs::read_to_string(reserve::PATH).unwrap().trim(), "8080,30000-30002");

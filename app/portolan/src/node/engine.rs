@@ -10,10 +10,9 @@ use std::{
 };
 
 use portolan_model::{
-    Incarnation, LeaseReply, LeaseRequest, LeaseUsage, Name, Network, NodePorts, Owner, PoolUsage,
+    Incarnation, InstanceId, LeaseReply, LeaseRequest, LeaseUsage, Name, Network, NodePorts, PoolUsage,
 };
-use portolan_netlink::process::PidIdentity;
-use portolan_ports::{Lease, Ports, PortsConfig, Recovered};
+use portolan_ports::{Lease, Ports, PortsConfig, Recovered, owner};
 
 use super::{
     error::NodeError,
@@ -66,12 +65,12 @@ impl Engine {
     /// answer for the same owner. On an error nothing is left behind.
     pub(crate) fn lease(&mut self, request: &LeaseRequest) -> Result<LeaseReply, NodeError> {
         let name = &request.instance;
-        if !alive(request.owner) {
-            return Err(NodeError::NoOwner(request.owner));
+        if !owner::is_alive(&request.owner) {
+            return Err(NodeError::NoOwner(request.owner.clone()));
         }
-        let known = self.ports.get(name).map(|lease| lease.request.clone());
+        let known = self.ports.get(&name.into()).map(|lease| lease.request.clone());
         if let Some(known) = known {
-            let owner = owner(known.owner);
+            let owner = known.owner.clone();
             if owner == request.owner && known.requests == request.ports && known.network == request.network {
                 let lease = self.ports.lease(portolan_ports::LeaseRequest {
                     incarnation: request.incarnation.clone(),
@@ -82,7 +81,7 @@ impl Engine {
             if owner == request.owner {
                 return Err(NodeError::Different(name.clone()));
             }
-            if alive(owner) {
+            if owner::is_alive(&owner) {
                 return Err(NodeError::NameTaken { name: name.clone(), owner });
             }
             self.take_back(name)?;
@@ -92,9 +91,9 @@ impl Engine {
             Network::Own => self.choose_addresses(name)?,
         };
         let lease = self.ports.lease(portolan_ports::LeaseRequest {
-            instance: name.clone(),
+            instance: name.into(),
             incarnation: request.incarnation.clone(),
-            owner: identity(request.owner),
+            owner: request.owner.clone(),
             requests: request.ports.clone(),
             network: request.network,
             v4,
@@ -104,7 +103,7 @@ impl Engine {
             && let Err(error) = own.connect(&lease)
         {
             // The namespace and the mappings have been undone already.
-            self.ports.release(name, &request.incarnation);
+            self.ports.release(&name.into(), &request.incarnation);
             return Err(error);
         }
         Ok(self.reply(&lease))
@@ -119,13 +118,13 @@ impl Engine {
     /// Closes the sockets that hold the ports of an instance on the host's network, which is about to bind them.
     pub(crate) fn give_up_holds(&mut self, name: &Name, life: &Incarnation) -> Result<(), NodeError> {
         self.check(name, life)?;
-        Ok(self.ports.give_up_hold(name)?)
+        Ok(self.ports.give_up_hold(&name.into())?)
     }
 
     /// Binds them again. What somebody else still has is tried again by [`Engine::maintain`].
     pub(crate) fn hold_again(&mut self, name: &Name, life: &Incarnation) -> Result<(), NodeError> {
         self.check(name, life)?;
-        if !self.ports.hold_again(name)? {
+        if !self.ports.hold_again(&name.into())? {
             tracing::debug!(instance = %name, "a port is still in use; it is held when it is free again");
         }
         Ok(())
@@ -133,8 +132,8 @@ impl Engine {
 
     /// Takes back what belongs to supervisors that are gone, and says whose it was.
     pub(crate) fn reap(&mut self) -> Vec<Name> {
-        let gone = self.ports.leases().filter(|lease| !lease.request.owner.is_alive());
-        let gone: Vec<Name> = gone.map(|lease| lease.request.instance.clone()).collect();
+        let gone = self.ports.leases().filter(|lease| !owner::is_alive(&lease.request.owner));
+        let gone: Vec<Name> = gone.filter_map(name_of).collect();
         for name in &gone {
             tracing::warn!(instance = %name, "its supervisor is gone: ports and namespace are taken back");
             if let Err(error) = self.take_back(name) {
@@ -162,7 +161,7 @@ impl Engine {
     pub(crate) fn usage(&mut self) -> NodePorts {
         let pools = self.ports.usage().into_iter().map(|usage| PoolUsage {
             name: usage.pool,
-            range: usage.range,
+            range: usage.ranges,
             used: usage.used,
             quarantined: usage.quarantined,
             free: usage.free,
@@ -171,7 +170,7 @@ impl Engine {
         let pools = pools.collect();
         let leases = self.ports.leases().map(|lease| LeaseUsage {
             instance: lease.request.instance.clone(),
-            owner: owner(lease.request.owner),
+            owner: lease.request.owner.clone(),
             network: lease.request.network,
             ports: lease.ports.clone(),
             addresses: addresses(lease).collect(),
@@ -205,11 +204,12 @@ impl Engine {
     /// Path first, then the number: no packet is sent to where nobody is. Goes on after a failure; what failed is
     /// tried again by [`Engine::reap`], as the lease stays.
     fn take_back(&mut self, name: &Name) -> Result<(), NodeError> {
-        let Some(lease) = self.ports.get(name).cloned() else { return Ok(()) };
+        let id = InstanceId::from(name);
+        let Some(lease) = self.ports.get(&id).cloned() else { return Ok(()) };
         if let Some(own) = self.own.as_mut().filter(|_| lease.request.network == Network::Own) {
             own.disconnect(&lease)?;
         }
-        self.ports.release(name, &lease.request.incarnation);
+        self.ports.release(&id, &lease.request.incarnation);
         // A supervisor that was killed could not.
         let file = crate::run::ports_file(&self.config.data, name);
         match std::fs::remove_file(&file) {
@@ -222,7 +222,7 @@ impl Engine {
     }
 
     fn check(&self, name: &Name, life: &Incarnation) -> Result<(), NodeError> {
-        match self.ports.get(name) {
+        match self.ports.get(&name.into()) {
             Some(lease) if lease.request.incarnation == *life => Ok(()),
             _ => Err(NodeError::NotFound(name.clone())),
         }
@@ -244,13 +244,18 @@ impl Engine {
             addresses: self.config.addresses.clone(),
             node: self.config.node.clone(),
             network: request.network,
-            namespace: own.map(|own| own.namespace(&request.instance)),
+            namespace: own.zip(name_of(lease)).map(|(own, name)| own.namespace(&name)),
             resolv_conf: own.map(|own| own.resolv_conf().display().to_string()),
             holder: self.ports.holder_socket().display().to_string(),
             v4: request.v4,
             v6: request.v6,
         }
     }
+}
+
+/// Whose it is: `run` gives names, and nobody else has a lease here.
+fn name_of(lease: &Lease) -> Option<Name> {
+    lease.request.instance.as_name()
 }
 
 fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
@@ -273,16 +278,4 @@ fn report(recovered: &Recovered) {
     if let Some(error) = &recovered.unprotected {
         tracing::warn!("{error}");
     }
-}
-
-fn alive(owner: Owner) -> bool {
-    identity(owner).is_alive()
-}
-
-const fn identity(owner: Owner) -> PidIdentity {
-    PidIdentity { pid: owner.pid, start_time: owner.start_time }
-}
-
-const fn owner(identity: PidIdentity) -> Owner {
-    Owner { pid: identity.pid, start_time: identity.start_time }
 }

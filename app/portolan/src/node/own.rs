@@ -73,7 +73,7 @@ impl OwnNetwork {
 
     /// The namespace, then the mappings. On an error neither is left.
     pub(crate) fn connect(&mut self, lease: &Lease) -> Result<(), NodeError> {
-        let name = &lease.request.instance;
+        let name = &named(lease)?;
         self.sandboxes
             .create(name, lease.request.v4, lease.request.v6)
             .map_err(|error| NodeError::Sandbox { name: name.clone(), source: Box::new(error) })?;
@@ -88,7 +88,7 @@ impl OwnNetwork {
 
     /// The mappings, then the namespace with all that still runs in it. Goes on after a failure and reports the first.
     pub(crate) fn disconnect(&mut self, lease: &Lease) -> Result<(), NodeError> {
-        let name = &lease.request.instance;
+        let name = &named(lease)?;
         let keys: Vec<MappingKey> = lease.mappings().iter().map(Mapping::key).collect();
         let unmapped = self.dataplane.change(keys, Vec::new());
         let destroyed = self.sandboxes.destroy(name);
@@ -130,11 +130,17 @@ impl OwnNetwork {
     }
 }
 
+/// A namespace has the instance's name.
+fn named(lease: &Lease) -> Result<Name, NodeError> {
+    let instance = &lease.request.instance;
+    instance.as_name().ok_or_else(|| NodeError::NoName(instance.clone()))
+}
+
 /// The namespaces of `leases` and no others, on a machine that forwards. On an error the machine's settings are as they
 /// were.
 fn networks(config: &OwnConfig, data: &Path, leases: &[&Lease]) -> anyhow::Result<(Sandboxes, Forwarding)> {
     let sandboxes = Sandboxes::open(config.sandboxes.clone()).context("opening the instances' namespaces")?;
-    let wanted: BTreeSet<_> = leases.iter().map(|lease| &lease.request.instance).collect();
+    let wanted: BTreeSet<Name> = leases.iter().filter_map(|lease| lease.request.instance.as_name()).collect();
     let mend = || {
         for name in sandboxes.list().context("listing the instances' namespaces")? {
             if !wanted.contains(&name) {
@@ -146,7 +152,8 @@ fn networks(config: &OwnConfig, data: &Path, leases: &[&Lease]) -> anyhow::Resul
         }
         for lease in leases {
             let request = &lease.request;
-            if let Err(error) = sandboxes.ensure(&request.instance, request.v4, request.v6) {
+            let Some(name) = request.instance.as_name() else { continue };
+            if let Err(error) = sandboxes.ensure(&name, request.v4, request.v6) {
                 tracing::error!(instance = %request.instance, %error, "cannot mend its network");
             }
         }

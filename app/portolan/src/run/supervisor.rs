@@ -65,7 +65,7 @@ impl<'a> Supervisor<'a> {
             name: name.clone(),
             node: NodeClient { client },
             life: new_life(),
-            owner: Owner { pid, start_time },
+            owner: Owner::Process { pid, start_time },
             ports_file: super::ports_file(data, name),
             signals,
             stop,
@@ -193,7 +193,7 @@ impl<'a> Supervisor<'a> {
         let request = LeaseRequest {
             instance: self.name.clone(),
             incarnation: self.life.clone(),
-            owner: self.owner,
+            owner: self.owner.clone(),
             network: self.plan.network,
             ports: self.plan.ports.clone(),
         };

@@ -116,9 +116,8 @@ impl UpConfig {
     /// What the node's engine is told.
     pub(crate) fn node(&self) -> anyhow::Result<NodeConfig> {
         let pools = self.pools.iter().map(|pool| portolan_ports::Pool {
-            name: pool.name.clone(),
-            range: pool.range,
             quarantine: self.quarantine,
+            ..portolan_ports::Pool::new(pool.name.clone(), pool.range)
         });
         let own = if self.dataplane {
             Ok(OwnConfig {
@@ -141,8 +140,8 @@ impl UpConfig {
             ports: PortsConfig {
                 folder: self.data.join("ports"),
                 pools: Pools::new(pools.collect())?,
-                holder: std::env::current_exe().context("finding this program")?,
-                holder_args: vec!["holder".into()],
+                holder: crate::holder::spawned()?,
+                holder_socket: None,
                 reserved_ports: Some(reserve::PATH.into()),
             },
             own,

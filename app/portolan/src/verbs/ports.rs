@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use http::Method;
 use portolan_cli::{Format, Global, PortsArgs};
-use portolan_model::{Network, NodePorts, PublishedPort};
+use portolan_model::{Network, NodePorts, Owner, PublishedPort};
 
 use super::api;
 use crate::output::{
@@ -68,7 +68,7 @@ fn leases(ports: &NodePorts, wide: bool) -> Table {
                 plain(port.protocols.to_string()),
                 plain(container(port)),
                 plain(network),
-                plain(lease.owner.pid.to_string()),
+                plain(pid(&lease.owner)),
             ];
             if wide {
                 row.push(plain(addresses.join(",")));
@@ -78,6 +78,14 @@ fn leases(ports: &NodePorts, wide: bool) -> Table {
         }
     }
     table
+}
+
+/// The supervisor's number; a container's network has none.
+fn pid(owner: &Owner) -> String {
+    match owner {
+        Owner::Process { pid, .. } => pid.to_string(),
+        Owner::Namespace { .. } | Owner::Sandbox { .. } => String::new(),
+    }
 }
 
 /// The port inside; a block keeps its numbers.

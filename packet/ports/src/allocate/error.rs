@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portolan_model::{Name, PortName, PortRange, Protocol};
+use portolan_model::{Name, PortName, PortRange, PortRanges, Protocol, Protocols};
 
 use crate::{pool::PoolError, usage::Exhaustion};
 
@@ -26,7 +26,7 @@ pub enum AllocateError {
         exhaustion: Box<Exhaustion>,
     },
     /// More ports than the pool has.
-    #[error("port {port}: a block of {count} cannot fit in the pool {pool} ({range}), which has {} ports: ask for fewer or configure a larger pool", .range.count())]
+    #[error("port {port}: a block of {count} cannot fit in the pool {pool} ({ranges}), which has {} ports in a row: ask for fewer or configure a larger pool", .ranges.longest())]
     TooLarge {
         /// The port's name.
         port: PortName,
@@ -35,7 +35,7 @@ pub enum AllocateError {
         /// The pool.
         pool: Name,
         /// Its ports.
-        range: PortRange,
+        ranges: PortRanges,
     },
     /// A static port that another lease has.
     #[error("port {port}: host port {number}/{protocol} is leased already{}", on(*.address))]
@@ -51,7 +51,7 @@ pub enum AllocateError {
     },
     /// A static port outside of the pool that the request names.
     #[error(
-        "port {port}: host port {host} is not in the pool {pool} ({range}): leave the pool out, static ports need none"
+        "port {port}: host port {host} is not in the pool {pool} ({ranges}): leave the pool out, static ports need none"
     )]
     OutsidePool {
         /// The port's name.
@@ -61,7 +61,21 @@ pub enum AllocateError {
         /// The pool.
         pool: Name,
         /// Its ports.
-        range: PortRange,
+        ranges: PortRanges,
+    },
+    /// The pool is not for this protocol.
+    #[error(
+        "port {port}: the pool {pool} is for {allowed}, not for {asked}: name another pool, or another protocol"
+    )]
+    Protocol {
+        /// The port's name.
+        port: PortName,
+        /// What was asked for.
+        asked: Protocols,
+        /// The pool.
+        pool: Name,
+        /// What it is for.
+        allowed: Protocols,
     },
     /// Not a request that can be answered.
     #[error("port {port}: {why}")]

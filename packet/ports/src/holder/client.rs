@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Child,
+    time::Duration,
 };
 
 use portolan_model::PortRange;
@@ -20,10 +21,28 @@ use crate::hold::Hold;
 /// 20,000 and more that are usual it is every port of every protocol.
 const SHARDS: usize = 16;
 
+/// Where the holder comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HolderMode {
+    /// This process starts it when it is not there, and more of them when one is full.
+    Spawn {
+        /// The program that is a holder when it is called with `args` and `--socket PATH`.
+        program: PathBuf,
+        /// Its first arguments: `["holder"]`.
+        args: Vec<OsString>,
+    },
+    /// Somebody else starts it, and again when it ends: a container of its own. It is one process, which holds as
+    /// much as its limit of open files allows.
+    Connect {
+        /// How long it is waited for at the start, and when its connection has ended.
+        patience: Duration,
+    },
+}
+
 /// Holds ports in other processes.
 #[derive(Debug)]
 pub struct HolderClient {
-    program: Program,
+    mode: HolderMode,
     socket: PathBuf,
     /// By number; `None` where no process is.
     shards: [Option<Shard>; SHARDS],
@@ -39,16 +58,24 @@ pub enum HoldError {
     #[error("{}", Failures(.0))]
     Refused(Vec<Failure>),
     /// All holders together have no room.
-    #[error(
-        "cannot hold {wanted} more ports: {SHARDS} holder processes have reached their limit of open files; raise it (ulimit -Hn, LimitNOFILE=)"
-    )]
+    #[error("cannot hold {wanted} more ports: {} limit of open files; raise it (ulimit -Hn, LimitNOFILE=)", processes(*.holders))]
     Full {
         /// Sockets that were to be added.
         wanted: usize,
+        /// How many processes there are at most.
+        holders: usize,
     },
     /// A holder could not be asked.
     #[error(transparent)]
     Holder(#[from] HolderError),
+}
+
+fn processes(holders: usize) -> String {
+    if holders == 1 {
+        "the holder has reached its".to_owned()
+    } else {
+        format!("{holders} holder processes have reached their")
+    }
 }
 
 struct Failures<'a>(&'a [Failure]);
@@ -69,18 +96,22 @@ impl HolderClient {
     /// Connects to every holder at `socket`, or starts the first: `program args… --socket PATH`, which must call
     /// [`super::serve()`]. More of them have `-1`, `-2` and so on in their names.
     pub fn connect_or_spawn(program: &Path, args: &[OsString], socket: &Path) -> Result<Self, HolderError> {
-        let program = Program { path: program.to_owned(), args: args.to_vec() };
+        Self::open(HolderMode::Spawn { program: program.to_owned(), args: args.to_vec() }, socket)
+    }
+
+    /// Connects to every holder at `socket`, as `mode` says.
+    pub fn open(mode: HolderMode, socket: &Path) -> Result<Self, HolderError> {
         let mut client = Self {
-            program,
+            mode,
             socket: socket.to_owned(),
             shards: Default::default(),
             lost: false,
             ended: Vec::new(),
         };
-        for number in 0..SHARDS {
+        for number in 0..client.limit() {
             let path = client.path(number);
             client.shards[number] = if number == 0 {
-                Some(Shard::connect_or_start(&client.program, &path)?)
+                Some(client.reach(&path)?)
             } else if path.exists() {
                 Shard::connect(&path)?
             } else {
@@ -100,7 +131,7 @@ impl HolderClient {
         let mut wanted = holds.to_vec();
         let mut done: Vec<Hold> = Vec::new();
         let mut retried = false;
-        for number in 0..SHARDS {
+        for number in 0..self.limit() {
             loop {
                 if wanted.is_empty() {
                     return Ok(());
@@ -134,7 +165,8 @@ impl HolderClient {
             }
         }
         let wanted = count(&wanted);
-        Err(self.undo(&done, HoldError::Full { wanted }))
+        let holders = self.limit();
+        Err(self.undo(&done, HoldError::Full { wanted, holders }))
     }
 
     /// Lets go of these; answers how many of them were held. What is not held is no error.
@@ -184,11 +216,38 @@ impl HolderClient {
         Ok(sum)
     }
 
+    /// A duplicate of the socket of one held port (the first of `hold`), which the holder keeps: for a relay that
+    /// listens on the very socket that holds the port. `None` when it is not held, or the kernel has no sockets of the
+    /// protocol.
+    ///
+    /// Both descriptors are one socket: what is done to one is done to the other. When this client's connection ends,
+    /// the holder makes a socket that listens into one that is only bound, so that nobody waits for an answer of a
+    /// relay that is gone.
+    pub fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, HolderError> {
+        self.get(&Request::Borrow(hold))
+    }
+
+    /// Ends a [`HolderClient::borrow`]: the socket is only bound again.
+    pub fn give_back(&mut self, hold: Hold) -> Result<(), HolderError> {
+        for number in self.present() {
+            match self.ask(number, &Request::GiveBack(hold)) {
+                Ok((Reply::Done { .. }, _)) | Err(HolderError::Lost { .. }) => {}
+                Ok((answer, _)) => return Err(self.confused(number, &answer)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over the socket of one held port (the first of `hold`), bound and not yet listening: for socket
     /// activation without a gap. `None` when it is not held, or the kernel has no sockets of the protocol.
     pub fn take(&mut self, hold: Hold) -> Result<Option<OwnedFd>, HolderError> {
+        self.get(&Request::Take(hold))
+    }
+
+    fn get(&mut self, request: &Request) -> Result<Option<OwnedFd>, HolderError> {
         for number in self.present() {
-            match self.ask(number, &Request::Take(hold)) {
+            match self.ask(number, request) {
                 Ok((Reply::Taken { .. }, fd)) => return Ok(fd),
                 Ok((Reply::Refused(_), _)) | Err(HolderError::Lost { .. }) => {}
                 Ok((answer, _)) => return Err(self.confused(number, &answer)),
@@ -220,6 +279,24 @@ impl HolderClient {
         std::mem::take(&mut self.lost)
     }
 
+    /// Processes at most.
+    const fn limit(&self) -> usize {
+        match self.mode {
+            HolderMode::Spawn { .. } => SHARDS,
+            HolderMode::Connect { .. } => 1,
+        }
+    }
+
+    /// The holder at `path`, waited for or started.
+    fn reach(&self, path: &Path) -> Result<Shard, HolderError> {
+        match &self.mode {
+            HolderMode::Spawn { program, args } => {
+                Shard::connect_or_start(&Program { path: program.clone(), args: args.clone() }, path)
+            }
+            HolderMode::Connect { patience } => Shard::connect_in_time(path, *patience),
+        }
+    }
+
     fn present(&self) -> Vec<usize> {
         (0..SHARDS).filter(|&number| self.shards[number].is_some()).collect()
     }
@@ -234,12 +311,11 @@ impl HolderClient {
     }
 
     fn shard(&mut self, number: usize) -> Result<&mut Shard, HolderError> {
-        let path = self.path(number);
-        let program = &self.program;
-        match &mut self.shards[number] {
-            Some(shard) => Ok(shard),
-            empty => Ok(empty.insert(Shard::connect_or_start(program, &path)?)),
-        }
+        let found = match self.shards[number].take() {
+            Some(shard) => shard,
+            None => self.reach(&self.path(number))?,
+        };
+        Ok(self.shards[number].insert(found))
     }
 
     fn ask(&mut self, number: usize, request: &Request) -> Result<(Reply, Option<OwnedFd>), HolderError> {

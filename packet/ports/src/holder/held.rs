@@ -86,9 +86,34 @@ impl Held {
             .count()
     }
 
+    /// A duplicate of one socket, which is made ready for use.
+    pub(super) fn borrow(&mut self, hold: Hold) -> (Reply, Option<OwnedFd>) {
+        let key @ (protocol, address, port) = first_key(hold);
+        let refused = |errno| (Reply::Refused(vec![Failure { protocol, address, port, errno }]), None);
+        match self.by_port.get(&key) {
+            None => refused(rustix::io::Errno::NOENT.raw_os_error()),
+            Some(None) => (Reply::Taken { socket: false }, None),
+            Some(Some(fd)) => {
+                let copy = fd.try_clone().and_then(|copy| hold::prepare_for_use(protocol, copy));
+                match copy {
+                    Ok(fd) => (Reply::Taken { socket: true }, Some(fd)),
+                    Err(error) => refused(error.raw_os_error().unwrap_or_default()),
+                }
+            }
+        }
+    }
+
+    /// Makes a borrowed socket one that is only bound.
+    pub(super) fn give_back(&self, hold: Hold) {
+        let key = first_key(hold);
+        if let Some(Some(fd)) = self.by_port.get(&key) {
+            hold::only_bound(key.0, fd);
+        }
+    }
+
     /// Hands one socket over.
     pub(super) fn take(&mut self, hold: Hold) -> (Reply, Option<OwnedFd>) {
-        let key @ (protocol, address, port) = (hold.protocol, hold.address, hold.ports.first());
+        let key @ (protocol, address, port) = first_key(hold);
         let refused = |errno| (Reply::Refused(vec![Failure { protocol, address, port, errno }]), None);
         match self.by_port.remove(&key) {
             None => refused(rustix::io::Errno::NOENT.raw_os_error()),
@@ -102,6 +127,10 @@ impl Held {
             }
         }
     }
+}
+
+const fn first_key(hold: Hold) -> Key {
+    (hold.protocol, hold.address, hold.ports.first())
 }
 
 fn keys(hold: &Hold) -> impl Iterator<Item = Key> {

@@ -25,10 +25,13 @@ use super::{
     held::Held,
     wire::{Inbox, Reply, Request, VERSION, send},
 };
+use crate::hold::Hold;
 
-/// How long a holder stays when nobody is connected: long enough to repair or upgrade `up`, short enough that what
-/// nobody will come back for is not held for ever.
-pub const IDLE: Duration = Duration::from_secs(15 * 60);
+/// How long a holder that holds nothing stays when nobody is connected.
+pub const IDLE: Duration = Duration::from_secs(60);
+/// How long `portolan up` lets its holder stay when nobody is connected, whatever it holds: long enough to repair or
+/// upgrade `up`, short enough that what nobody will come back for is not held for ever.
+pub const ABANDONED: Duration = Duration::from_secs(15 * 60);
 /// Descriptors that are not holds: standard ones, the listener, the lock, connections.
 const SPARE: usize = 32;
 /// Connections at a time. `up` has one; the others are people who look.
@@ -41,8 +44,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct ServeOptions {
     /// Where clients connect. Mode 0600; beside it a `.lock` file.
     pub socket: PathBuf,
-    /// When to end by itself, counted from the end of the last connection: [`IDLE`].
-    pub idle: Duration,
+    /// When to end by itself while nothing is held, counted from the end of the last connection: [`IDLE`]. `None` is
+    /// never.
+    pub idle: Option<Duration>,
+    /// The same while something is held: [`ABANDONED`]. `None` is never, and what a runtime's containers need.
+    pub abandoned: Option<Duration>,
     /// Holds at most, if that is less than the limit of open files allows. For tests.
     pub limit: Option<usize>,
 }
@@ -66,7 +72,7 @@ pub enum ServeError {
     Poll(io::Error),
 }
 
-/// Serves until told to shut down, or until nobody has been connected for `options.idle`.
+/// Serves until told to shut down, or until nobody has been connected for as long as `options` say.
 ///
 /// Leaves the session of whoever started it, so that neither Ctrl-C nor the end of that terminal reaches it. Says
 /// `ready`, or `failed: ` and why, on standard output, where [`super::HolderClient`] waits for it.
@@ -89,7 +95,8 @@ struct Server {
     listener: UnixListener,
     connections: Vec<Connection>,
     held: Held,
-    idle: Duration,
+    idle: Option<Duration>,
+    abandoned: Option<Duration>,
     lonely_since: Instant,
     ending: bool,
     /// Locked as long as this process lives.
@@ -99,6 +106,8 @@ struct Server {
 struct Connection {
     stream: UnixStream,
     inbox: Inbox,
+    /// What is lent to whoever is at the other end.
+    lent: Vec<Hold>,
 }
 
 impl Server {
@@ -136,6 +145,7 @@ impl Server {
             connections: Vec::new(),
             held: Held::new(options.limit.map_or(files, |limit| limit.min(files))),
             idle: options.idle,
+            abandoned: options.abandoned,
             lonely_since: Instant::now(),
             ending: false,
             _lock: lock,
@@ -144,13 +154,13 @@ impl Server {
 
     fn run(&mut self) -> Result<(), ServeError> {
         while !self.ending {
-            let left = if self.connections.is_empty() {
-                match self.idle.checked_sub(self.lonely_since.elapsed()) {
+            let patience = if self.held.count() == 0 { self.idle } else { self.abandoned };
+            let left = match patience.filter(|_| self.connections.is_empty()) {
+                None => None,
+                Some(patience) => match patience.checked_sub(self.lonely_since.elapsed()) {
                     Some(left) if !left.is_zero() => Some(left),
                     _ => return Ok(()),
-                }
-            } else {
-                None
+                },
             };
             let ready = self.wait(left).map_err(ServeError::Poll)?;
             let mut index = 0;
@@ -196,28 +206,45 @@ impl Server {
         }
         // Reads never wait (MSG_DONTWAIT); writes may, for a time.
         if stream.set_nonblocking(false).is_ok() && stream.set_write_timeout(Some(WRITE_TIMEOUT)).is_ok() {
-            self.connections.push(Connection { stream, inbox: Inbox::default() });
+            self.connections.push(Connection { stream, inbox: Inbox::default(), lent: Vec::new() });
         }
     }
 
     /// Answers what came on a connection; `None` when it is at its end.
     fn attend(&mut self, mut connection: Connection) -> Option<Connection> {
+        if self.talk(&mut connection) {
+            return Some(connection);
+        }
+        for hold in connection.lent {
+            self.held.give_back(hold);
+        }
+        None
+    }
+
+    /// `false` when the connection is at its end.
+    fn talk(&mut self, connection: &mut Connection) -> bool {
         match connection.inbox.fill(&connection.stream, RecvFlags::DONTWAIT) {
             Ok(true) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(connection),
-            Ok(false) | Err(_) => return None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Ok(false) | Err(_) => return false,
         }
         loop {
-            let (reply, fd) = match connection.inbox.take::<Request>() {
-                Ok(None) => return Some(connection),
-                Ok(Some((request, _))) => self.answer(request),
+            let request = match connection.inbox.take::<Request>() {
+                Ok(None) => return true,
+                Ok(Some((request, _))) => request,
                 Err(error) => {
                     let _ = send(&connection.stream, &Reply::Bad(error.to_string()), None);
-                    return None;
+                    return false;
                 }
             };
+            match &request {
+                Request::Borrow(hold) => connection.lent.push(*hold),
+                Request::GiveBack(hold) => connection.lent.retain(|lent| lent != hold),
+                _ => {}
+            }
+            let (reply, fd) = self.answer(request);
             if send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd)).is_err() {
-                return None;
+                return false;
             }
         }
     }
@@ -237,6 +264,11 @@ impl Server {
             }
             Request::List => Reply::Holds(self.held.list()),
             Request::Take(hold) => return self.held.take(hold),
+            Request::Borrow(hold) => return self.held.borrow(hold),
+            Request::GiveBack(hold) => {
+                self.held.give_back(hold);
+                Reply::Done { count: 1, room: self.held.room() }
+            }
             Request::Shutdown => {
                 self.ending = true;
                 Reply::Done { count: self.held.count(), room: 0 }

@@ -52,6 +52,16 @@ pub enum HolderError {
         /// Why.
         source: io::Error,
     },
+    /// Nobody has started it.
+    #[error(
+        "no holder of ports answers at {path} within {patience:?}: its container should run `portolan holder --socket {path}`"
+    )]
+    Absent {
+        /// Its socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// It speaks another version.
     #[error(
         "the holder of ports at {path} (process {pid}) speaks version {theirs}, this program {VERSION}: stop all instances and end that process, then start again"
@@ -127,6 +137,20 @@ impl Shard {
             // It was ending when we came.
             Err(HolderError::Lost { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Connects to the holder at `path`, which somebody else starts.
+    pub(super) fn connect_in_time(path: &Path, patience: Duration) -> Result<Self, HolderError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(shard) = Self::connect(path)? {
+                return Ok(shard);
+            }
+            if Instant::now() >= deadline {
+                return Err(HolderError::Absent { path: path.to_owned(), patience });
+            }
+            std::thread::sleep(Duration::from_millis(20).min(patience));
         }
     }
 

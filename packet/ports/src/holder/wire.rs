@@ -42,6 +42,12 @@ pub enum Request {
     List,
     /// Give me the socket of this one port, and let go of it. [`Reply::Taken`], [`Reply::Refused`] when it is not held.
     Take(Hold),
+    /// Give me a duplicate of the socket of this one port, and go on holding it. [`Reply::Taken`], [`Reply::Refused`]
+    /// when it is not held. At the end of the connection it is as after [`Request::GiveBack`].
+    Borrow(Hold),
+    /// I am done with a borrowed socket: it is only bound again. [`Reply::Done`].
+    #[serde(rename = "give-back")]
+    GiveBack(Hold),
     /// Let go of everything and end. [`Reply::Done`] first.
     Shutdown,
 }

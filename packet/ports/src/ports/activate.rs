@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use portolan_model::{Name, PortName, PortRange, Protocol};
+use portolan_model::{InstanceId, PortName, PortRange, Protocol};
 
 use super::{Ports, PortsError};
 use crate::hold::Hold;
@@ -26,7 +26,7 @@ impl Ports {
     ///
     /// A protocol that the kernel has no sockets of is left out. When the holder fails in the middle, what was taken
     /// is closed and the next [`Ports::hold_again`] holds all of it.
-    pub fn take_sockets(&mut self, instance: &Name) -> Result<Vec<Activated>, PortsError> {
+    pub fn take_sockets(&mut self, instance: &InstanceId) -> Result<Vec<Activated>, PortsError> {
         self.set_held(instance, false)?;
         let mut sockets = Vec::new();
         let Some(lease) = self.leases.get(instance) else { return Ok(sockets) };

@@ -9,24 +9,24 @@ use portolan_netlink::{
 
 use portolan_model::PortRange;
 
-use super::{Failure, HoldError, HolderError, Name, PortName, Ports, Protocol};
-use crate::{allocate::AllocateError, hold::Hold, journal::JournalError};
+use super::{Failure, HoldError, HolderError, InstanceId, PortName, Ports, Protocol};
+use crate::{allocate::AllocateError, hold::Hold, journal::JournalError, lease::Owner};
 
 /// Why something about ports could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum PortsError {
     /// No port could be chosen.
     #[error(transparent)]
-    Allocate(#[from] AllocateError),
+    Allocate(Box<AllocateError>),
     /// Another instance has a static port.
-    #[error("{source}: {instance} has it (process {owner})")]
+    #[error("{source}: {instance} has it ({owner})")]
     Leased {
         /// Which port.
-        source: AllocateError,
+        source: Box<AllocateError>,
         /// Who has it.
-        instance: Name,
-        /// The process that the lease belongs to.
-        owner: u32,
+        instance: InstanceId,
+        /// What its lease lives as long as.
+        owner: Box<Owner>,
     },
     /// A foreign process has a static port.
     #[error("port {port}: host port {number}/{protocol} is in use by {by}")]
@@ -59,21 +59,21 @@ pub enum PortsError {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The name belongs to another living process.
+    /// The instance belongs to another that lives.
     #[error(
-        "the instance {instance} has a lease already, of process {owner}: end that one first, or use another name"
+        "the instance {instance} has a lease already, of {owner}: end that one first, or use another name"
     )]
     InUse {
         /// The instance.
-        instance: Name,
-        /// The process.
-        owner: u32,
+        instance: InstanceId,
+        /// Who has it.
+        owner: Box<Owner>,
     },
     /// There is no lease of that name.
     #[error("the instance {instance} has no lease of ports")]
     Unknown {
         /// The instance.
-        instance: Name,
+        instance: InstanceId,
     },
     /// A container port that differs from the host port, on the host's network.
     #[error(
@@ -128,6 +128,12 @@ impl fmt::Display for Occupant {
     }
 }
 
+impl From<AllocateError> for PortsError {
+    fn from(error: AllocateError) -> Self {
+        Self::Allocate(Box::new(error))
+    }
+}
+
 fn why(source: &std::io::Error) -> String {
     match source.kind() {
         std::io::ErrorKind::PermissionDenied => format!(
@@ -146,8 +152,8 @@ impl Ports {
                 lease.ports.iter().any(|p| p.protocols.contains(protocol) && p.host.contains(number))
             })
         {
-            let (instance, owner) = (lease.request.instance.clone(), lease.request.owner.pid);
-            return PortsError::Leased { source: error, instance, owner };
+            let (instance, owner) = (lease.request.instance.clone(), Box::new(lease.request.owner.clone()));
+            return PortsError::Leased { source: Box::new(error), instance, owner };
         }
         error.into()
     }

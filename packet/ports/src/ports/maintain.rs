@@ -8,6 +8,7 @@ use crate::{
     hold::Hold,
     holder::HoldError,
     lease::{Lease, Owner},
+    owner,
 };
 
 /// What [`Ports::maintain`] has changed.
@@ -35,7 +36,7 @@ pub struct Closed {
 /// Those of `owners` that run. One owner often has many leases, and is looked at once.
 pub(super) fn living(owners: impl Iterator<Item = Owner>) -> HashSet<Owner> {
     let owners: HashSet<Owner> = owners.collect();
-    owners.into_iter().filter(Owner::is_alive).collect()
+    owners.into_iter().filter(owner::is_alive).collect()
 }
 
 impl Ports {
@@ -43,7 +44,7 @@ impl Ports {
     /// strange. Does nothing, cheaply, when nothing is wrong.
     pub fn maintain(&mut self) -> Maintained {
         let mut done = Maintained::default();
-        let living = living(self.leases.values().map(|lease| lease.request.owner));
+        let living = living(self.leases.values().map(|lease| lease.request.owner.clone()));
         let gone = |lease: &&Lease| !living.contains(&lease.request.owner);
         let gone: Vec<_> = self.leases.values().filter(gone).map(|lease| lease.request.clone()).collect();
         for request in gone {

@@ -67,7 +67,7 @@ impl Ports {
         let past = Past::of(records, &boot, now);
         let mut recovered = Recovered { damage, ..Recovered::default() };
 
-        let pool_ranges: Vec<PortRange> = config.pools.iter().map(|pool| pool.range).collect();
+        let pool_ranges: Vec<PortRange> = config.pools.iter().flat_map(|pool| pool.ranges.iter()).collect();
         let mut allocator = Allocator::new(config.pools, Sticky::default());
         for ((instance, port), (range, used)) in past.remembered {
             allocator.remember(&instance, &port, range, used);
@@ -86,8 +86,8 @@ impl Ports {
             }
         }
 
-        let socket = config.folder.join("holder.sock");
-        let holder = HolderClient::connect_or_spawn(&config.holder, &config.holder_args, &socket)?;
+        let socket = config.holder_socket.unwrap_or_else(|| config.folder.join("holder.sock"));
+        let holder = HolderClient::open(config.holder, &socket)?;
         let mut ports = Self {
             boot,
             allocator,
@@ -99,7 +99,7 @@ impl Ports {
             behind: true,
             _lock: lock,
         };
-        let living = living(past.leases.iter().map(|survivor| survivor.lease.request.owner));
+        let living = living(past.leases.iter().map(|survivor| survivor.lease.request.owner.clone()));
         for survivor in past.leases {
             let lease = survivor.lease;
             let reason = if !survivor.this_boot {

@@ -1,10 +1,8 @@
 //! Histories and what they come to: restarts, reboots, clocks that jump.
 
-use portolan_netlink::process::PidIdentity;
-
 use super::*;
 use crate::{
-    lease::{LeaseRequest, Network},
+    lease::{LeaseRequest, Network, Owner},
     pool::Pools,
     sticky::Sticky,
 };
@@ -26,7 +24,7 @@ fn lease(instance: &str, incarnation: &str, port: &str) -> Lease {
     let request = LeaseRequest {
         instance: instance.parse().unwrap(),
         incarnation: incarnation.parse().unwrap(),
-        owner: PidIdentity { pid: 1, start_time: 1 },
+        owner: Owner::Process { pid: 1, start_time: 1 },
         requests: vec![port.parse().unwrap()],
         network: Network::Own,
         v4: None,

@@ -8,6 +8,8 @@ enum Step {
     Release { who: u8 },
     Foreign { protocol: Protocol, port: u16 },
     Reserve { ranges: Vec<PortRange> },
+    Announce { who: u8, ports: Vec<(Protocols, PortRange)> },
+    SetPools { other: bool },
     Wait { seconds: u8 },
 }
 
@@ -32,11 +34,11 @@ fn request() -> impl Strategy<Value = PortRequest> {
     let address = prop_oneof![3 => Just(None), 1 => Just(Some("127.0.0.1")), 1 => Just(Some("::1"))];
     (0u8..3, protocols(), count, host, pool, address).prop_map(
         |(n, protocols, count, host, pool, address)| {
-            let mut request = PortRequest::named(name(&format!("p{n}")));
+            let mut request = PortRequest::named(port_name(&format!("p{n}")));
             request.protocols = protocols;
             request.count = count;
             request.host = host;
-            request.pool = pool.map(name);
+            request.pool = pool.map(port_name);
             request.address = address.map(|a| a.parse().unwrap());
             request
         },
@@ -44,14 +46,17 @@ fn request() -> impl Strategy<Value = PortRequest> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let range = (port(), 1u16..40).prop_map(|(p, n)| PortRange::new(p, p.saturating_add(n)).unwrap());
+    let range = || (port(), 1u16..40).prop_map(|(p, n)| PortRange::new(p, p.saturating_add(n)).unwrap());
     prop_oneof![
         6 => (0u8..12, prop::collection::vec(request(), 1..4))
             .prop_map(|(who, requests)| Step::Lease { who, requests }),
         3 => (0u8..12).prop_map(|who| Step::Release { who }),
         1 => (prop::sample::select(&Protocol::ALL[..]), port())
             .prop_map(|(protocol, port)| Step::Foreign { protocol, port }),
-        1 => prop::collection::vec(range, 0..3).prop_map(|ranges| Step::Reserve { ranges }),
+        1 => prop::collection::vec(range(), 0..3).prop_map(|ranges| Step::Reserve { ranges }),
+        1 => (0u8..3, prop::collection::vec((protocols(), range()), 0..3))
+            .prop_map(|(who, ports)| Step::Announce { who, ports }),
+        1 => any::<bool>().prop_map(|other| Step::SetPools { other }),
         2 => (0u8..40).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -59,10 +64,12 @@ fn step() -> impl Strategy<Value = Step> {
 /// Every port by itself.
 struct Model {
     pools: Pools,
-    leases: BTreeMap<Name, Vec<PublishedPort>>,
-    kept: BTreeMap<(Protocol, u16), (Duration, Option<Name>)>,
+    leases: BTreeMap<InstanceId, Vec<PublishedPort>>,
+    kept: BTreeMap<(Protocol, u16), (Duration, Option<InstanceId>)>,
     reserved: BTreeSet<u16>,
-    last: BTreeMap<(Name, PortName), PortRange>,
+    others: Vec<PortRange>,
+    announced: BTreeMap<u8, Vec<(Protocols, PortRange)>>,
+    last: BTreeMap<(InstanceId, PortName), PortRange>,
     now: Duration,
 }
 
@@ -73,6 +80,8 @@ impl Model {
             leases: BTreeMap::new(),
             kept: BTreeMap::new(),
             reserved: BTreeSet::new(),
+            others: Vec::new(),
+            announced: BTreeMap::new(),
             last: BTreeMap::new(),
             now: Duration::ZERO,
         }
@@ -90,12 +99,15 @@ impl Model {
     fn free(
         &self,
         more: &[PublishedPort],
-        who: &Name,
+        who: &InstanceId,
         strict: bool,
         protocols: Protocols,
         port: u16,
     ) -> bool {
+        let announced =
+            |(theirs, range): &(Protocols, PortRange)| theirs.intersects(protocols) && range.contains(port);
         !self.reserved.contains(&port)
+            && !self.announced.values().flatten().any(announced)
             && protocols.iter().all(|protocol| {
                 let kept = self.kept.get(&(protocol, port)).is_some_and(|(until, owner)| {
                     *until > self.now && (strict || owner.as_ref() != Some(who))
@@ -108,31 +120,32 @@ impl Model {
     fn place(
         &self,
         more: &[PublishedPort],
-        who: &Name,
+        who: &InstanceId,
         strict: bool,
         request: &PortRequest,
         align: u16,
     ) -> bool {
-        let range = self.pools.get(request.pool.as_ref()).unwrap().range;
-        let free: Vec<bool> =
-            range.iter().map(|p| self.free(more, who, strict, request.protocols, p)).collect();
-        free.windows(request.count.into())
-            .enumerate()
-            .any(|(i, run)| (range.first() + i as u16).is_multiple_of(align) && run.iter().all(|f| *f))
+        self.pools.get(request.pool.as_ref()).unwrap().ranges.iter().any(|range| {
+            let free: Vec<bool> =
+                range.iter().map(|p| self.free(more, who, strict, request.protocols, p)).collect();
+            free.windows(request.count.into())
+                .enumerate()
+                .any(|(i, run)| (range.first() + i as u16).is_multiple_of(align) && run.iter().all(|f| *f))
+        })
     }
 
     fn set_reserved(&mut self, ranges: &[PortRange]) {
+        self.others = ranges.to_vec();
         self.reserved = ranges.iter().flat_map(|r| r.iter().collect::<Vec<_>>()).collect();
         for pool in self.pools.iter() {
-            if pool.range.iter().all(|p| self.reserved.contains(&p)) {
-                pool.range.iter().for_each(|p| {
-                    self.reserved.remove(&p);
-                });
+            let ports: Vec<u16> = pool.ranges.iter().flat_map(PortRange::iter).collect();
+            if ports.iter().all(|p| self.reserved.contains(p)) {
+                self.reserved.retain(|p| !ports.contains(p));
             }
         }
     }
 
-    fn release(&mut self, who: &Name, ports: &[PublishedPort]) {
+    fn release(&mut self, who: &InstanceId, ports: &[PublishedPort]) {
         for port in ports {
             let Some(pool) = self.pools.of(port.host.first()) else { continue };
             for (protocol, number) in
@@ -146,7 +159,7 @@ impl Model {
     }
 
     /// Checks an answer port by port, in the order in which they are chosen: static ones first.
-    fn check_answer(&self, who: &Name, requests: &[PortRequest], ports: &[PublishedPort]) {
+    fn check_answer(&self, who: &InstanceId, requests: &[PortRequest], ports: &[PublishedPort]) {
         assert_eq!(ports.len(), requests.len());
         let mut pairs: Vec<_> = requests.iter().zip(ports).collect();
         pairs.sort_by_key(|(request, _)| request.host.is_none());
@@ -165,7 +178,7 @@ impl Model {
                 }
             } else {
                 let pool = self.pools.get(request.pool.as_ref()).unwrap();
-                assert!(covers(pool.range, port.host), "{port:?} is outside of {pool:?}");
+                assert!(pool.ranges.covers(port.host), "{port:?} is outside of {pool:?}");
                 let free =
                     |strict| port.host.iter().all(|n| self.free(&before, who, strict, request.protocols, n));
                 assert!(free(false), "{port:?} was not free for {who}");
@@ -186,7 +199,7 @@ impl Model {
     }
 
     /// Checks that a refusal has a reason: some order of the requests' own ports leaves no place for one of them.
-    fn check_refusal(&self, who: &Name, requests: &[PortRequest], error: &AllocateError) {
+    fn check_refusal(&self, who: &InstanceId, requests: &[PortRequest], error: &AllocateError) {
         let find = |name: &PortName| requests.iter().find(|r| r.name == *name).unwrap();
         match error {
             AllocateError::Exhausted { port, exhaustion } => {
@@ -196,9 +209,9 @@ impl Model {
                 if requests.len() == 1 {
                     assert!(!self.place(&[], who, false, request, 1), "{error}, but there is a place");
                     let u = &exhaustion.usage;
-                    assert_eq!(u.free + u.used + u.quarantined + u.reserved, u32::from(u.range.count()));
-                    let free =
-                        u.range.iter().filter(|p| self.free(&[], who, true, request.protocols, *p)).count();
+                    assert_eq!(u.free + u.used + u.quarantined + u.reserved, u.ranges.count());
+                    let free = u.ranges.iter().flat_map(PortRange::iter);
+                    let free = free.filter(|p| self.free(&[], who, true, request.protocols, *p)).count();
                     assert_eq!(u.free as usize, free);
                 }
             }
@@ -210,8 +223,11 @@ impl Model {
                 assert!(own || self.in_use(&[], *protocol, *number, *address), "{error}, but it is free");
                 assert_eq!(request.address, *address);
             }
-            AllocateError::TooLarge { port, range, .. } => assert!(find(port).count > range.count()),
-            AllocateError::OutsidePool { host, range, .. } => assert!(!covers(*range, *host)),
+            AllocateError::TooLarge { port, ranges, .. } => assert!(find(port).count > ranges.longest()),
+            AllocateError::Protocol { port, allowed, .. } => {
+                assert!(find(port).protocols.iter().any(|protocol| !allowed.contains(protocol)));
+            }
+            AllocateError::OutsidePool { host, ranges, .. } => assert!(!ranges.covers(*host)),
             AllocateError::Request { port, .. } => {
                 let request = find(port);
                 let twice = requests.iter().filter(|r| r.name == *port).count() > 1;
@@ -264,13 +280,24 @@ proptest! {
                     allocator.set_reserved(&ranges);
                     model.set_reserved(&ranges);
                 }
+                Step::Announce { who, ports } => {
+                    allocator.announce(&format!("pod-{who}"), ports.clone());
+                    model.announced.insert(who, ports);
+                }
+                Step::SetPools { other } => {
+                    let pools = if other { other_pools() } else { pools() };
+                    allocator.set_pools(pools.clone());
+                    model.pools = pools;
+                    model.set_reserved(&model.others.clone());
+                }
                 Step::Wait { seconds } => model.now += Duration::from_secs(seconds.into()),
             }
         }
         for usage in allocator.usage(model.now) {
-            let all = Protocol::ALL.into_iter().collect();
+            let all = model.pools.get(Some(&usage.pool)).unwrap().protocols;
             let nobody = name("nobody");
-            let free = usage.range.iter().filter(|p| model.free(&[], &nobody, true, all, *p)).count();
+            let free = usage.ranges.iter().flat_map(PortRange::iter);
+            let free = free.filter(|p| model.free(&[], &nobody, true, all, *p)).count();
             prop_assert_eq!(usage.free as usize, free);
         }
     }

@@ -158,5 +158,9 @@ fn ports_of_an_earlier_life_are_adopted_or_the_conflict_is_told() {
 #[test]
 fn a_block_larger_than_its_pool_is_told_apart_from_a_full_pool() {
     let error = lease(&mut allocator(), "a", &["m/udp:62,pool=media"]).unwrap_err().to_string();
-    assert!(error.contains("a block of 62 cannot fit in the pool media (21030-21090), which has 61 ports"));
+    assert!(
+        error.contains(
+            "a block of 62 cannot fit in the pool media (21030-21090), which has 61 ports in a row"
+        )
+    );
 }
