@@ -35,6 +35,14 @@ impl SpecVersion {
     /// The newest.
     pub const NEWEST: Self = Self::V1_1_0;
 
+    /// The version of a configuration that may be wrong otherwise, to tell an error in; the newest when it has none.
+    pub fn of(stdin: &[u8]) -> Self {
+        serde_json::from_slice(stdin)
+            .ok()
+            .and_then(|Asked { version }| version.parse().ok())
+            .unwrap_or(Self::NEWEST)
+    }
+
     /// As in `cniVersion`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,13 +79,14 @@ impl FromStr for SpecVersion {
     }
 }
 
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "cniVersion")]
+    version: String,
+}
+
 /// The answer to VERSION: "the value of `cniVersion` specified on input" and the list.
 pub fn version_reply(stdin: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Asked {
-        #[serde(rename = "cniVersion")]
-        version: String,
-    }
     #[derive(Serialize)]
     struct Reply {
         #[serde(rename = "cniVersion")]

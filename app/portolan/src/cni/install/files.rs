@@ -1,0 +1,58 @@
+//! Files that others read at any time: written whole, or not at all.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+/// Writes `bytes` into a new file beside `path`, on disk, and gives it the name: readers see the old or the new. The
+/// name of the new file ends so that no runtime takes it for configuration.
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let new = temporary(path);
+    let write = || -> io::Result<()> {
+        // What a killed process left there.
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&new)))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Removes a file that may be gone already.
+pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The text of a file; `None` when it is not there.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// The permissions of a file; those of most configuration where there is none.
+pub(crate) fn mode(path: &Path) -> u32 {
+    fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.portolan-new"))
+}
