@@ -8,9 +8,9 @@ use std::{sync::Arc, time::Instant};
 
 use portolan_model::{Mapping, MappingKey};
 use portolan_nft::{Nft, Transaction};
-use portolan_plan::{Changes, Difference, Plan, PlanError, Touched, diff};
+use portolan_plan::{Changes, Counting, Difference, Plan, PlanConfig, PlanError, Touched, diff};
 
-use crate::{ApplyError, stats::Shared};
+use crate::{ApplyError, ledger::Ledger, stats::Shared};
 
 /// The plan, and the kernel that follows it.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(crate) struct Committer<N> {
     pub(crate) plan: Plan,
     pub(crate) nft: N,
     pub(crate) stats: Arc<Shared>,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// What a change did to the plan: enough to undo it.
@@ -44,7 +45,7 @@ impl<N: Nft> Committer<N> {
                 done
             }));
         }
-        if let Err(error) = self.write(together) {
+        if let Err(error) = self.write(together, touched) {
             let one_by_one = answers.iter().flatten().count() > 1;
             tracing::debug!(%error, one_by_one, "a transaction was refused");
             for done in answers.iter().rev().flatten() {
@@ -52,7 +53,7 @@ impl<N: Nft> Committer<N> {
             }
             for (answer, (remove, add)) in answers.iter_mut().zip(&requests) {
                 if answer.is_ok() {
-                    *answer = if one_by_one { self.alone(remove, add) } else { Err(error.clone()) };
+                    *answer = if one_by_one { self.alone(remove, add, touched) } else { Err(error.clone()) };
                 }
             }
         }
@@ -61,9 +62,14 @@ impl<N: Nft> Committer<N> {
         answers
     }
 
-    fn alone(&mut self, remove: &[MappingKey], add: &[Mapping]) -> Result<Done, ApplyError> {
+    fn alone(
+        &mut self,
+        remove: &[MappingKey],
+        add: &[Mapping],
+        touched: &mut Touched,
+    ) -> Result<Done, ApplyError> {
         let (done, changes) = self.plan(remove, add)?;
-        if let Err(error) = self.write(changes) {
+        if let Err(error) = self.write(changes, touched) {
             self.undo(&done);
             return Err(error);
         }
@@ -76,7 +82,12 @@ impl<N: Nft> Committer<N> {
             Ok(done) => {
                 stats.adds += done.added.len() as u64;
                 stats.removes += done.removed.len() as u64;
-                done.removed.iter().chain(&done.added).for_each(|mapping| touched.mapping(mapping));
+                drop(stats);
+                for mapping in done.removed.iter().chain(&done.added) {
+                    touched.mapping(mapping);
+                    // Whoever has this port now begins at 0.
+                    self.ledger.forget(&mapping.key());
+                }
                 Ok(())
             }
             Err(error) => {
@@ -121,12 +132,13 @@ impl<N: Nft> Committer<N> {
     }
 
     /// Writes what the plan has changed; or, if the table is not what we think it is, compares all of it.
-    fn write(&mut self, changes: Changes) -> Result<(), ApplyError> {
-        let transaction = changes.transaction(self.plan.table());
+    fn write(&mut self, changes: Changes, touched: &mut Touched) -> Result<(), ApplyError> {
+        let transaction = changes.transaction(self.plan.config());
         match self.run(&transaction) {
             Err(error) if is_drift(&error) => {
                 tracing::debug!(%error, "the table is not as it was left; comparing all of it");
                 let difference = self.compare()?;
+                touched.elements(&difference.transaction);
                 self.stats.lock().repairs += 1;
                 tracing::warn!(found = ?difference.found, "the packet rules had been changed by somebody else and were repaired");
                 Ok(())
@@ -143,6 +155,50 @@ impl<N: Nft> Committer<N> {
         Ok(difference)
     }
 
+    /// The same at the start, where it turns out whether the kernel can count.
+    pub(crate) fn compare_or_count_less(&mut self) -> Result<Difference, ApplyError> {
+        let wanted = self.plan.config().counting;
+        let error = match self.compare() {
+            Err(ApplyError::Kernel { error }) if wanted != Counting::Off && cannot(&error) => error,
+            result => return result,
+        };
+        let config = PlanConfig { counting: Counting::Off, ..self.plan.config().clone() };
+        let plan = Plan::with(config, self.plan.mappings())?;
+        let counting = std::mem::replace(&mut self.plan, plan);
+        match self.compare() {
+            Ok(difference) => {
+                tracing::warn!(%error, "this kernel cannot count in elements of sets (5.7 can): nothing is counted");
+                Ok(difference)
+            }
+            Err(_) => {
+                // It was something else.
+                self.plan = counting;
+                Err(ApplyError::Kernel { error })
+            }
+        }
+    }
+
+    /// Makes the table one of another configuration with the same mappings, in one transaction. On an error nothing
+    /// has changed.
+    pub(crate) fn reconfigure(&mut self, config: PlanConfig) -> Result<Difference, ApplyError> {
+        if config.table != self.plan.config().table {
+            let why = "the table's name cannot be changed while the data plane runs".to_owned();
+            return Err(PlanError::Config(why).into());
+        }
+        let plan = Plan::with(config, self.plan.mappings())?;
+        let difference = diff(Some(&self.plan.ruleset()), &plan.ruleset());
+        let before = std::mem::replace(&mut self.plan, plan);
+        let result = match self.run(&difference.transaction) {
+            Err(error) if is_drift(&error) => self.compare(),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(difference),
+        };
+        if result.is_err() {
+            self.plan = before;
+        }
+        result
+    }
+
     fn run(&mut self, transaction: &Transaction) -> Result<(), portolan_nft::Error> {
         if transaction.is_empty() {
             return Ok(());
@@ -156,9 +212,14 @@ impl<N: Nft> Committer<N> {
     }
 }
 
+/// Whether the kernel refused, and not because of who asked.
+fn cannot(error: &portolan_nft::Error) -> bool {
+    error.errno().is_some() && !error.is_permission_denied()
+}
+
 /// Whether an error means that the table is not what we think: something is missing or there already, or an answer
 /// was lost. Anything else would be refused again.
-fn is_drift(error: &portolan_nft::Error) -> bool {
+pub(crate) fn is_drift(error: &portolan_nft::Error) -> bool {
     matches!(error, portolan_nft::Error::Unconfirmed(_))
         || error.is_not_found()
         || error.is_already_exists()

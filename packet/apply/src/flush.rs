@@ -17,7 +17,7 @@ use portolan_netlink::{
     conntrack::{self, Conntrack, ConntrackError},
     route::{RouteError, Rtnl},
 };
-use portolan_plan::{Flow, Touched};
+use portolan_plan::{Flow, PlanError, Touched};
 
 use crate::{
     queue::{Command, Sender},
@@ -46,11 +46,13 @@ struct State {
 
 /// Why a look at the connections failed.
 #[derive(Debug, thiserror::Error)]
-enum FlushError {
+pub(crate) enum FlushError {
     #[error(transparent)]
     Conntrack(#[from] ConntrackError),
     #[error(transparent)]
     Addresses(#[from] RouteError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     #[error("the data plane has stopped")]
     Stopped,
 }
@@ -104,7 +106,7 @@ impl Flushes {
     pub(crate) fn run(&self, owner: &Sender, stats: &Shared) {
         while let Some((touched, number)) = self.next() {
             let start = Instant::now();
-            match flush(&touched, owner) {
+            match flush(&Arc::new(touched), owner) {
                 Ok(0) => {}
                 Ok(deleted) => {
                     tracing::debug!(deleted, took = ?start.elapsed(), "deleted stale UDP connections");
@@ -128,7 +130,18 @@ impl Flushes {
 }
 
 /// One look at all UDP connections; says how many were deleted.
-fn flush(touched: &Touched, owner: &Sender) -> Result<u64, FlushError> {
+fn flush(touched: &Arc<Touched>, owner: &Sender) -> Result<u64, FlushError> {
+    delete_stale(touched, |flows, local| {
+        let (touched, local) = (Arc::clone(touched), Arc::clone(local));
+        owner.ask(|reply| Command::Judge { flows, touched, local, reply }).map_err(|_| FlushError::Stopped)
+    })
+}
+
+/// Lists the connections that were touched, has them judged, some at a time, and deletes those that are stale.
+pub(crate) fn delete_stale(
+    touched: &Touched,
+    mut judge: impl FnMut(Vec<Flow>, &Arc<HashSet<IpAddr>>) -> Result<Vec<bool>, FlushError>,
+) -> Result<u64, FlushError> {
     let conntrack = Conntrack::open()?;
     let filter = conntrack::Filter::protocol(Protocol::Udp);
     let found = conntrack.flows(filter, |flow| touched.contains(&as_planned(flow)))?;
@@ -139,10 +152,7 @@ fn flush(touched: &Touched, owner: &Sender) -> Result<u64, FlushError> {
     let local: Arc<HashSet<IpAddr>> = Arc::new(addresses.iter().map(|address| address.net.addr()).collect());
     let mut deleted = 0;
     for chunk in found.chunks(JUDGED_AT_ONCE) {
-        let flows = chunk.iter().map(as_planned).collect();
-        let stale = owner
-            .ask(|reply| Command::Judge { flows, local: Arc::clone(&local), reply })
-            .map_err(|_| FlushError::Stopped)?;
+        let stale = judge(chunk.iter().map(as_planned).collect(), &local)?;
         for (flow, _) in chunk.iter().zip(stale).filter(|(_, stale)| *stale) {
             deleted += u64::from(conntrack.delete(flow)?);
         }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -10,13 +10,14 @@ use std::{
 };
 
 use portolan_model::{Mapping, MappingKey};
-use portolan_nft::Kernel;
-use portolan_plan::{Plan, PlanConfig, Touched};
+use portolan_nft::{Kernel, Nft as _};
+use portolan_plan::{Counts, Plan, PlanConfig, Touched, counters};
 
 use crate::{
     ApplyError, Stats,
     commit::Committer,
     flush::Flushes,
+    ledger::Ledger,
     owner::Owner,
     queue::{Command, Request, Sender, queue},
     repair::Pace,
@@ -39,7 +40,10 @@ struct Inner {
     sender: Sender,
     flushes: Arc<Flushes>,
     stats: Arc<Shared>,
-    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    ledger: Arc<Ledger>,
+    /// Reads counters beside the owner, who does not wait for it.
+    reader: Mutex<Kernel>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// A change on its way.
@@ -67,27 +71,26 @@ impl DataPlane {
     pub fn start(config: PlanConfig, mappings: Vec<Mapping>) -> Result<Self, ApplyError> {
         let (sender, inbox) = queue().map_err(|error| ApplyError::Start(error.to_string()))?;
         let (stats, flushes) = (Arc::<Shared>::default(), Arc::<Flushes>::default());
-        let mut plan = Plan::new(config)?;
-        for mapping in &mappings {
-            plan.add(mapping)?;
-        }
+        let plan = Plan::with(config, &mappings)?;
         // Sockets belong to the namespace of the thread that opens them, so they are opened here.
-        let nft = Kernel::open()?;
+        let (nft, reader) = (Kernel::open()?, Mutex::new(Kernel::open()?));
         let watch =
             Watch::open(plan.table(), nft.port_id()).map_err(|error| ApplyError::Start(error.to_string()))?;
-        let mut committer = Committer { plan, nft, stats: Arc::clone(&stats) };
-        let difference = committer.compare()?;
+        let ledger = Arc::<Ledger>::default();
+        let mut committer = Committer { plan, nft, stats: Arc::clone(&stats), ledger: Arc::clone(&ledger) };
+        let difference = committer.compare_or_count_less()?;
         tracing::info!(mappings = mappings.len(), found = ?difference.found, "the packet rules are in place");
         {
             let mut stats = stats.lock();
             stats.mappings = mappings.len();
             stats.adds = mappings.len() as u64;
+            stats.counting = committer.plan.config().counting;
         }
-        flushes.request(&Touched::everything());
+        flushes.request(&Touched::everything_and(&difference));
 
         let owner =
             Owner { committer, inbox, watch, flushes: Arc::clone(&flushes), repair: None, pace: Pace::new() };
-        let inner = Inner { sender, flushes, stats, threads: std::sync::Mutex::default() };
+        let inner = Inner { sender, flushes, stats, ledger, reader, threads: Mutex::default() };
         let this = Self(Arc::new(inner));
         this.spawn("portolan-nft", move || owner.run())?;
         let (sender, flushes, stats) =
@@ -99,7 +102,7 @@ impl DataPlane {
     fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ApplyError> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
         let thread = thread.map_err(|error| ApplyError::Start(error.to_string()))?;
-        self.0.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(thread);
+        self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }
 
@@ -154,6 +157,34 @@ impl DataPlane {
         self.0.sender.ask(|reply| Command::Mappings { reply })
     }
 
+    /// Follows another configuration from now on: networks, source policies, ports, also what is counted or where the
+    /// rules stand. Mappings stay, and what they rewrote; one transaction, so that no packet meets half of it.
+    ///
+    /// # Errors
+    /// The configuration cannot be, or the kernel refused; then everything is as before.
+    pub fn reconfigure(&self, config: PlanConfig) -> Result<(), ApplyError> {
+        self.0.sender.ask(|reply| Command::Reconfigure { config: Box::new(config), reply })?
+    }
+
+    /// What came by each mapping since it was added; empty with [`Counting::Off`](portolan_plan::Counting). What others flushed is lost since
+    /// the last call of this, at most. Takes some milliseconds for 10,000 mappings, and nobody else waits for it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Stopped`], or the kernel could not be read.
+    pub fn counters(&self) -> Result<Vec<(MappingKey, Counts)>, ApplyError> {
+        let (config, mappings) = self.0.sender.ask(|reply| Command::Counted { reply })?;
+        let mut reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = Plan::new(config.clone())?.table();
+        let shown = counters::counts(&config, &mappings, |set| {
+            match reader.elements(&table, &set.declaration(&config)) {
+                // Flushed a moment ago, and not repaired yet.
+                Err(error) if error.is_not_found() => Ok(Vec::new()),
+                other => other,
+            }
+        })?;
+        Ok(self.0.ledger.sum(shown))
+    }
+
     /// Waits until the tracked UDP connections have been looked at for all changes made so far; `false` if that takes
     /// longer than ten seconds.
     ///
@@ -182,7 +213,7 @@ impl DataPlane {
 
 impl Inner {
     fn join(&self) {
-        let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             // A thread that panicked has said so on its way.
             let _ = thread.join();

@@ -20,6 +20,8 @@ mod commit;
 mod error;
 mod flush;
 mod handle;
+mod ledger;
+mod oneshot;
 mod owner;
 mod queue;
 mod repair;
@@ -28,5 +30,6 @@ mod watch;
 
 pub use error::ApplyError;
 pub use handle::{DataPlane, Ticket};
-pub use portolan_plan::{PlanConfig, PlanError};
+pub use oneshot::{Done, Known, OneShot};
+pub use portolan_plan::{Counting, Counts, Placement, PlanConfig, PlanError, SourcePolicy};
 pub use stats::Stats;

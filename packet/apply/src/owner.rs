@@ -8,7 +8,7 @@ use std::{
 
 use portolan_model::{Mapping, MappingKey};
 use portolan_nft::{Nft, Transaction};
-use portolan_plan::Touched;
+use portolan_plan::{PlanConfig, Touched};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -124,7 +124,7 @@ impl<N: Nft> Owner<N> {
                     ),
                 }
                 // Meanwhile packets went elsewhere, and connection tracking remembers.
-                self.flushes.request(&Touched::everything());
+                self.flushes.request(&Touched::everything_and(&difference));
             }
             Err(error) => {
                 self.pace.repaired(now);
@@ -151,9 +151,15 @@ impl<N: Nft> Owner<N> {
                 Command::Mappings { reply } => {
                     answer(&reply, self.committer.plan.mappings().cloned().collect())
                 }
-                Command::Judge { flows, local, reply } => {
-                    let stale = |flow| self.committer.plan.is_stale(flow, |address| local.contains(&address));
+                Command::Judge { flows, touched, local, reply } => {
+                    let plan = &self.committer.plan;
+                    let stale = |flow| plan.is_stale(flow, &touched, |address| local.contains(&address));
                     answer(&reply, flows.iter().map(stale).collect());
+                }
+                Command::Reconfigure { config, reply } => answer(&reply, self.reconfigure(*config)),
+                Command::Counted { reply } => {
+                    let plan = &self.committer.plan;
+                    answer(&reply, (plan.config().clone(), plan.mappings().cloned().collect()));
                 }
                 Command::Flushes { reply } => answer(&reply, self.flushes.requested()),
                 Command::Stop { reply } => {
@@ -178,6 +184,17 @@ impl<N: Nft> Owner<N> {
         for (request, result) in requests.iter().zip(results) {
             answer(&request.reply, result);
         }
+    }
+
+    fn reconfigure(&mut self, config: PlanConfig) -> Result<(), ApplyError> {
+        let counting = config.counting;
+        let difference = self.committer.reconfigure(config)?;
+        self.committer.stats.lock().counting = counting;
+        if !difference.is_empty() {
+            tracing::info!(changed = ?difference.found, "the packet rules follow another configuration");
+            self.flushes.request(&Touched::everything());
+        }
+        Ok(())
     }
 
     /// Removes what is not wanted, adds what is new, leaves alone what is the same.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use portolan_model::{Mapping, MappingKey};
-use portolan_plan::Flow;
+use portolan_plan::{Flow, PlanConfig, Touched};
 use rustix::{
     event::{EventfdFlags, eventfd},
     io,
@@ -43,7 +43,11 @@ pub(crate) enum Command {
     /// Which mappings there are.
     Mappings { reply: Reply<Vec<Mapping>> },
     /// Which of these flows are stale? One answer for each.
-    Judge { flows: Vec<Flow>, local: Arc<HashSet<IpAddr>>, reply: Reply<Vec<bool>> },
+    Judge { flows: Vec<Flow>, touched: Arc<Touched>, local: Arc<HashSet<IpAddr>>, reply: Reply<Vec<bool>> },
+    /// Another configuration, the same mappings.
+    Reconfigure { config: Box<PlanConfig>, reply: Reply<Result<(), ApplyError>> },
+    /// What is counted, and for which mappings.
+    Counted { reply: Reply<(PlanConfig, Vec<Mapping>)> },
     /// The number of flushes asked for so far.
     Flushes { reply: Reply<u64> },
     /// Delete the table and end.

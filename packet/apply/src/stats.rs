@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use portolan_plan::Counting;
+
 /// What the data plane has done since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -30,6 +32,8 @@ pub struct Stats {
     pub flows_deleted: u64,
     /// Looks at the tracked UDP connections that failed.
     pub failed_flushes: u64,
+    /// What is counted; less than was asked for where the kernel cannot do it.
+    pub counting: Counting,
 }
 
 /// The same, shared between the threads.

@@ -13,7 +13,7 @@ mod element;
 mod reference;
 mod state;
 
-use crate::{Error, FilledChain, FilledSet, Nft, Operation, Ruleset, Table, Transaction};
+use crate::{Element, Error, FilledChain, FilledSet, Nft, Operation, Ruleset, Set, Table, Transaction};
 use state::State;
 
 /// Linux error numbers that nf_tables answers with.
@@ -130,6 +130,24 @@ impl Nft for Fake {
             .iter()
             .map(|held| FilledChain { chain: held.chain.clone(), rules: held.rules.clone() });
         Ok(Some(Ruleset { table: state.table.clone(), sets: sets.collect(), chains: chains.collect() }))
+    }
+
+    fn dump_shape(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
+        let mut ruleset = self.dump(table)?;
+        ruleset.iter_mut().flat_map(|ruleset| &mut ruleset.sets).for_each(|filled| filled.elements.clear());
+        Ok(ruleset)
+    }
+
+    fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
+        let state = self.tables.iter().find(|state| state.table.is(table));
+        let held = state.and_then(|state| state.set(&set.name)).ok_or_else(|| Error::Refused {
+            index: None,
+            operation: "read nftables".to_owned(),
+            errno: errno::ENOENT,
+            message: None,
+            offset: None,
+        })?;
+        Ok(held.elements.values().cloned().collect())
     }
 
     fn tables(&mut self) -> Result<Vec<Table>, Error> {

@@ -141,7 +141,15 @@ impl Nft for Kernel {
     }
 
     fn dump(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
-        self.dump_table(table)
+        self.dump_table(table, true)
+    }
+
+    fn dump_shape(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
+        self.dump_table(table, false)
+    }
+
+    fn elements(&mut self, table: &Table, set: &crate::Set) -> Result<Vec<crate::Element>, Error> {
+        self.elements_of(table, set)
     }
 
     fn tables(&mut self) -> Result<Vec<Table>, Error> {

@@ -131,6 +131,11 @@ pub fn destination_is_local() -> Vec<Expression> {
     is(Selector::DestinationType, Data::new().number(RTN_LOCAL))
 }
 
+/// `fib daddr type != local`: to somewhere else.
+pub fn destination_is_not_local() -> Vec<Expression> {
+    is_not(Selector::DestinationType, Data::new().number(RTN_LOCAL))
+}
+
 /// `fib saddr type local`: from an address of this machine.
 pub fn source_is_local() -> Vec<Expression> {
     is(Selector::SourceType, Data::new().number(RTN_LOCAL))

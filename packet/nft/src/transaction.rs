@@ -215,6 +215,12 @@ pub trait Nft {
     /// Reads a whole table as it was at one moment; `None` if there is none of that family and name.
     fn dump(&mut self, table: &Table) -> Result<Option<Ruleset>, Error>;
 
+    /// The same without any element: what it costs does not depend on how many there are.
+    fn dump_shape(&mut self, table: &Table) -> Result<Option<Ruleset>, Error>;
+
+    /// The elements of one set, with what they have counted; an error (ENOENT) if there is no such set.
+    fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>, Error>;
+
     /// The tables there are, of all families, ours and others'.
     fn tables(&mut self) -> Result<Vec<Table>, Error>;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use portolan_nft::{Data, Element, Table, Transaction};
+use portolan_nft::{Data, Element, Transaction};
 
-use crate::SetId;
+use crate::{PlanConfig, SetId, ruleset};
 
 /// One element more or less.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Changes {
     /// One transaction with the net effect: an element that comes and goes again is not in it, nor one that goes and
     /// comes back as it was. Everything that goes, goes first, since an interval cannot come while it overlaps one
     /// that is still there.
-    pub fn transaction(self, table: Table) -> Transaction {
+    pub fn transaction(self, config: &PlanConfig) -> Transaction {
         let mut net: BTreeMap<(SetId, Data), Net> = BTreeMap::new();
         for Change { add, set, element } in self.changes {
             let net = net.entry((set, element.key.clone())).or_insert_with(|| Net {
@@ -74,13 +74,13 @@ impl Changes {
             gone.entry(set).or_default().extend(before);
             come.entry(set).or_default().extend(after);
         }
-        let mut transaction = Transaction::new(table);
+        let mut transaction = Transaction::new(ruleset::table(config));
         for (set, elements) in gone {
-            transaction.delete_elements(&set.declaration(), elements);
+            transaction.delete_elements(&set.declaration(config), elements);
         }
         for (set, elements) in come {
             // `create`, not `add`: an element that should not be there yet is a foreign change, not to be overlooked.
-            transaction.create_elements(&set.declaration(), elements);
+            transaction.create_elements(&set.declaration(config), elements);
         }
         transaction
     }

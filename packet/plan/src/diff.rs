@@ -78,6 +78,22 @@ pub fn diff(have: Option<&Ruleset>, want: &Ruleset) -> Difference {
     Difference { transaction: steps.transaction, found: steps.found }
 }
 
+/// Whether two tables differ in elements at most.
+pub fn same_shape(have: &Ruleset, want: &Ruleset) -> bool {
+    have.chains.len() == want.chains.len()
+        && have.sets.len() == want.sets.len()
+        && incompatible(have, want).is_none()
+        && want.sets.iter().all(|filled| have.find_set(&filled.set.name).is_some())
+        && want.chains.iter().all(|filled| {
+            have.find_chain(&filled.chain.name).is_some_and(|present| same_rules(present, filled))
+        })
+}
+
+fn same_rules(have: &FilledChain, want: &FilledChain) -> bool {
+    have.rules.len() == want.rules.len()
+        && have.rules.iter().zip(&want.rules).all(|(one, other)| one.means(other))
+}
+
 /// What cannot be changed in place, in words.
 fn incompatible(have: &Ruleset, want: &Ruleset) -> Option<String> {
     if have.table != want.table {
@@ -101,9 +117,7 @@ impl Steps {
     /// The rules of a chain, all or none: their order means something.
     fn rules(&mut self, have: Option<&FilledChain>, want: &FilledChain) {
         if let Some(have) = have {
-            let same = have.rules.len() == want.rules.len()
-                && have.rules.iter().zip(&want.rules).all(|(one, other)| one.means(other));
-            if same {
+            if same_rules(have, want) {
                 return;
             }
             self.found.push(format!("chain {}: the rules are others", want.chain));

@@ -1,12 +1,18 @@
 //! Between instances through a published port: chains `between_v4` and `between_v6`.
 //!
-//! The packet was addressed to this machine, rewritten by [`crate::ingress`], and now leaves to an instance:
+//! The packet was addressed to this machine, rewritten by [`crate::ingress`], and now leaves to an instance. With
+//! [`Placement::Any`] others rewrite packets to instances too, so chains `rewritten_v4` and `rewritten_v6` come before:
+//! the packet is ours if the port that was asked for is a published one of that very instance ([`crate::published`]),
+//! and the address none that others serve (a Service's). Then:
 //!
 //! - sent from a mapped port, it shows the published port and the address by which the sender reached this machine
 //!   (`ct original ip daddr`). Peers then know each other by the same endpoint inside and outside: "External source
 //!   IP address and port", RFC 4787 section 6, REQ-9;
 //! - sent by an instance to itself from any other port, it shows that address too. A packet from its own address
 //!   would be dropped by the receiver as a martian, and its answer would never come back through this machine;
+//! - with [`Placement::Any`], sent by one instance of this machine to another, both in [`PlanConfig::local`], the
+//!   same, since they may be on one bridge: without `br_netfilter` the answer would go straight to the sender, who
+//!   waits for one from another address;
 //! - otherwise the source address is kept.
 //!
 //! nftables cannot compare two fields of a packet. That source and destination are the same is therefore asked of a
@@ -15,56 +21,90 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use portolan_model::Protocol;
-use portolan_nft::{Chain, Data, Element, FilledChain, Register, Rule, matches};
+use portolan_nft::{Chain, Data, Element, Expression, FilledChain, Register, Rule, matches};
 
-use crate::{Changes, PlanConfig, SetId, SetKind, Version, reverse};
+use crate::{Changes, Placement, PlanConfig, SetId, SetKind, Version, published, reverse};
 
 /// The chain for what goes from instance to instance in this version of IP.
 pub fn chain_name(version: Version) -> String {
     format!("between_{}", version.suffix())
 }
 
-pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
-    let chain = |version| {
-        let mut rules = reverse::between(version);
-        rules.extend(to_itself(config, version));
-        FilledChain { chain: Chain::regular(chain_name(version)), rules }
-    };
-    Version::ALL.map(chain).to_vec()
+/// The chain for what somebody rewrote to a mapped instance, in this version of IP.
+pub fn rewritten_name(version: Version) -> String {
+    format!("rewritten_{}", version.suffix())
 }
 
-fn to_itself(config: &PlanConfig, version: Version) -> impl Iterator<Item = Rule> {
-    let pair = [version.source(), version.destination()];
-    let set = SetId::new(SetKind::Hairpin, version).name();
+pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
+    let between = |version: Version| {
+        let set = |kind| SetId::new(kind, version).name();
+        let mut rules = reverse::between(version);
+        let pair = matches::in_set(&[version.source(), version.destination()], set(SetKind::Hairpin));
+        rules.extend(as_this_machine(config, version, &pair));
+        if config.placement == Placement::Any {
+            let both = [version.source(), version.destination()]
+                .map(|address| matches::in_set(&[address], set(SetKind::Local)))
+                .concat();
+            rules.extend(as_this_machine(config, version, &both));
+        }
+        FilledChain { chain: Chain::regular(chain_name(version)), rules }
+    };
+    let mut chains = Version::ALL.map(between).to_vec();
+    if config.placement == Placement::Any {
+        chains.extend(Version::ALL.map(|version| FilledChain {
+            chain: Chain::regular(rewritten_name(version)),
+            rules: rewritten(version),
+        }));
+    }
+    chains
+}
+
+fn rewritten(version: Version) -> Vec<Rule> {
+    let rule = || Rule::new(rewritten_name(version));
+    let direct = SetId::new(SetKind::Direct, version).name();
+    let to_direct = matches::in_set(&[version.original_destination()], direct);
+    let mut rules = vec![rule().then(version.guard()).then(to_direct).returns()];
+    rules.extend(published::conditions(version).map(|ours| rule().then(ours).goto(chain_name(version))));
+    rules
+}
+
+/// What fits `condition` gets the address by which the sender reached this machine, and an ordinary port.
+fn as_this_machine(
+    config: &PlanConfig,
+    version: Version,
+    condition: &[Expression],
+) -> impl Iterator<Item = Rule> {
     let ports = config.outbound_ports;
     Protocol::ALL.into_iter().map(move |protocol| {
-        let first =
-            portolan_nft::Expression::Immediate { to: Register::R2, data: Data::new().port(ports.first()) };
-        let last =
-            portolan_nft::Expression::Immediate { to: Register::R3, data: Data::new().port(ports.last()) };
+        let first = Expression::Immediate { to: Register::R2, data: Data::new().port(ports.first()) };
+        let last = Expression::Immediate { to: Register::R3, data: Data::new().port(ports.last()) };
         Rule::new(chain_name(version))
             .then(matches::protocol(protocol.number()))
             .then(version.guard())
-            .then(matches::in_set(&pair, set.as_str()))
+            .then(condition.to_vec())
             .then(version.original_destination().load(Register::R1))
             .then([first, last])
             .then(reverse::source_nat(version, Some(Register::R2), Some(Register::R3)))
     })
 }
 
-/// How many mappings lead to each instance address: the first adds the element, the last removes it.
-#[derive(Clone, Debug, Default)]
+/// How many mappings lead to each instance address: the first adds the elements, the last removes them.
+#[derive(Clone, Debug)]
 pub(crate) struct Hairpin {
+    placement: Placement,
     mapped: BTreeMap<IpAddr, u32>,
 }
 
 impl Hairpin {
+    pub(crate) const fn new(placement: Placement) -> Self {
+        Self { placement, mapped: BTreeMap::new() }
+    }
+
     pub(crate) fn add(&mut self, instance: IpAddr, changes: &mut Changes) {
         let count = self.mapped.entry(instance).or_default();
         *count += 1;
         if *count == 1 {
-            let (set, element) = element(instance);
-            changes.add(set, element);
+            elements(self.placement, instance).for_each(|(set, element)| changes.add(set, element));
         }
     }
 
@@ -73,17 +113,18 @@ impl Hairpin {
         *count -= 1;
         if *count == 0 {
             self.mapped.remove(&instance);
-            let (set, element) = element(instance);
-            changes.delete(set, element);
+            elements(self.placement, instance).for_each(|(set, element)| changes.delete(set, element));
         }
     }
 
     pub(crate) fn elements(&self) -> impl Iterator<Item = (SetId, Element)> {
-        self.mapped.keys().map(|&instance| element(instance))
+        self.mapped.keys().flat_map(|&instance| elements(self.placement, instance))
     }
 }
 
-fn element(instance: IpAddr) -> (SetId, Element) {
-    let set = SetId::new(SetKind::Hairpin, Version::of(instance));
-    (set, Element::new(Data::new().ip(instance).ip(instance)))
+fn elements(placement: Placement, instance: IpAddr) -> impl Iterator<Item = (SetId, Element)> {
+    let set = |kind| SetId::new(kind, Version::of(instance));
+    let pair = (set(SetKind::Hairpin), Element::new(Data::new().ip(instance).ip(instance)));
+    let alone = (set(SetKind::Mapped), Element::new(instance.into()));
+    [Some(pair), (placement == Placement::Any).then_some(alone)].into_iter().flatten()
 }

@@ -16,26 +16,26 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use portolan_model::{Mapping, Protocol};
+use portolan_model::{Mapping, PortRange, Protocol};
 use portolan_nft::{
-    BaseChain, Chain, ChainKind, Data, Element, FilledChain, Hook, Policy, Rule, Selector, matches, priority,
-    statement,
+    BaseChain, Chain, ChainKind, Data, Element, ElementValue, FilledChain, Hook, Policy, Rule, Selector,
+    matches, statement,
 };
 
-use crate::{SetId, SetKind, Version};
+use crate::{PlanConfig, SetId, SetKind, Version};
 
 /// The chain in which published ports are looked up.
 pub const PORTS: &str = "ports";
 
 /// `prerouting`, `output` and `ports`.
-pub(crate) fn chains() -> Vec<FilledChain> {
+pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
     let entrance = |name: &str, hook| FilledChain {
         chain: Chain {
             name: name.to_owned(),
             base: Some(BaseChain {
                 kind: ChainKind::Nat,
                 hook,
-                priority: priority::DSTNAT,
+                priority: config.destination_priority(),
                 policy: Policy::Accept,
             }),
             comment: None,
@@ -110,4 +110,40 @@ pub(crate) fn targets(mapping: &Mapping) -> impl Iterator<Item = IpAddr> + use<>
         .into_iter()
         .flatten()
         .filter(move |&address| wanted.is_none_or(|version| version == Version::of(address)))
+}
+
+/// The mapping that an element of a forwarding set stands for, with the instance's address of that version alone.
+pub(crate) fn mapping(set: SetId, element: &Element) -> Option<Mapping> {
+    let (key, last) = (element.key.as_bytes(), element.last().as_bytes());
+    let (at, protocol) = match set.kind {
+        SetKind::Host => (0, None),
+        SetKind::Block(protocol) => (0, Some(protocol)),
+        SetKind::HostAt | SetKind::BlockAt => (set.version.bytes(), None),
+        _ => return None,
+    };
+    let address = if at == 0 { None } else { Some(address(set.version, key)?) };
+    let number = |bytes: &[u8], at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    // Fields of several begin at multiples of four bytes.
+    let (protocol, port) = match protocol {
+        Some(protocol) => (protocol, 0),
+        None => (Protocol::ALL.into_iter().find(|one| Some(&one.number()) == key.get(at))?, at + 4),
+    };
+    let host = PortRange::new(number(key, port)?, number(last, port)?).ok()?;
+    let Some(ElementValue::Data(value)) = &element.value else { return None };
+    let container = match set.kind {
+        SetKind::Host | SetKind::HostAt => number(value.as_bytes(), set.version.bytes())?,
+        _ => host.first(),
+    };
+    let (v4, v6) = match self::address(set.version, value.as_bytes())? {
+        IpAddr::V4(instance) => (Some(instance), None),
+        IpAddr::V6(instance) => (None, Some(instance)),
+    };
+    Some(Mapping { protocol, address, host, container, v4, v6 })
+}
+
+fn address(version: Version, bytes: &[u8]) -> Option<IpAddr> {
+    match version {
+        Version::V4 => Some(IpAddr::from(*bytes.first_chunk::<4>()?)),
+        Version::V6 => Some(IpAddr::from(*bytes.first_chunk::<16>()?)),
+    }
 }

@@ -16,25 +16,33 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod changes;
+mod concerned;
 mod config;
+pub mod counters;
 mod diff;
 mod error;
 pub mod hairpin;
 pub mod ingress;
+mod networks;
 pub mod outbound;
 mod plan;
 pub mod protect;
+pub mod published;
 pub mod reverse;
 mod ruleset;
 mod sets;
+pub mod sources;
 mod stale;
 mod version;
 
 pub use changes::{Change, Changes};
-pub use config::PlanConfig;
-pub use diff::{Difference, diff};
+pub use concerned::{concerned, concerned_by_flows};
+pub use config::{Counting, Placement, PlanConfig};
+pub use counters::Counts;
+pub use diff::{Difference, diff, same_shape};
 pub use error::PlanError;
 pub use plan::Plan;
-pub use sets::{Run, SetId, SetKind};
+pub use sets::{Direction, Run, SetId, SetKind};
+pub use sources::SourcePolicy;
 pub use stale::{Flow, Touched};
 pub use version::Version;

@@ -10,6 +10,13 @@
 //!    `get_unique_tuple`), among them numbers that are published for somebody else;
 //! 4. anything else (ICMP): `masquerade`.
 //!
+//! With [`Placement::Any`] others decide how instances reach the world, and only step 2 is ours:
+//!
+//! 1. to an instance with published ports, rewritten: chains `rewritten_v4` and `rewritten_v6` of [`crate::hairpin`];
+//! 2. from such an instance to the cluster's own networks and to this machine's instances: left as it is;
+//! 3. from a mapped port of it: the published port. We come first, so a CNI plugin's `masquerade` is not asked;
+//! 4. everything else is left to others.
+//!
 //! `masquerade` is the address of the interface by which the packet leaves. When that address goes away, the kernel
 //! forgets the connections that used it.
 //!
@@ -19,10 +26,10 @@
 use portolan_model::Protocol;
 use portolan_nft::{
     BaseChain, Chain, ChainKind, FilledChain, Hook, NatFlags, Policy, Rule, matches, matches::ct_status,
-    priority, statement,
+    statement,
 };
 
-use crate::{PlanConfig, SetId, SetKind, Version, hairpin, reverse};
+use crate::{Placement, PlanConfig, SetId, SetKind, Version, hairpin, reverse};
 
 const POSTROUTING: &str = "postrouting";
 
@@ -36,27 +43,54 @@ pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
     let base = BaseChain {
         kind: ChainKind::Nat,
         hook: Hook::Postrouting,
-        priority: priority::SRCNAT,
+        priority: config.source_priority(),
         policy: Policy::Accept,
     };
-    let from_instances = |version: Version| {
-        let instances = SetId::new(SetKind::Instances, version).name();
-        Rule::new(POSTROUTING)
-            .then(version.guard())
-            .then(matches::in_set(&[version.source()], instances))
-            .goto(chain_name(version))
-    };
     let postrouting = Chain { name: POSTROUTING.to_owned(), base: Some(base), comment: None };
-    let mut chains =
-        vec![FilledChain { chain: postrouting, rules: Version::ALL.map(from_instances).to_vec() }];
+    let any = config.placement == Placement::Any;
+    let entrances = Version::ALL.map(if any { to_and_from_any } else { from_own }).concat();
+    let mut chains = vec![FilledChain { chain: postrouting, rules: entrances }];
     chains.extend(Version::ALL.map(|version| FilledChain {
         chain: Chain::regular(chain_name(version)),
-        rules: outbound(config, version),
+        rules: if any { mapped_alone(version) } else { everything(config, version) },
     }));
     chains
 }
 
-fn outbound(config: &PlanConfig, version: Version) -> Vec<Rule> {
+fn from_own(version: Version) -> Vec<Rule> {
+    let instances = SetId::new(SetKind::Instances, version).name();
+    let rule = Rule::new(POSTROUTING).then(version.guard());
+    vec![rule.then(matches::in_set(&[version.source()], instances)).goto(chain_name(version))]
+}
+
+fn to_and_from_any(version: Version) -> Vec<Rule> {
+    let mapped = |address| matches::in_set(&[address], SetId::new(SetKind::Mapped, version).name());
+    let rule = || Rule::new(POSTROUTING).then(version.guard());
+    vec![
+        rule()
+            .then(mapped(version.destination()))
+            .then(matches::ct_status_any(ct_status::DNAT))
+            .jump(hairpin::rewritten_name(version)),
+        rule().then(mapped(version.source())).goto(chain_name(version)),
+    ]
+}
+
+/// Where instances have networks of others: only what leaves from a mapped port, to where the published one means
+/// something.
+fn mapped_alone(version: Version) -> Vec<Rule> {
+    let to = |kind| {
+        let networks = SetId::new(kind, version).name();
+        Rule::new(chain_name(version))
+            .then(version.guard())
+            .then(matches::in_set(&[version.destination()], networks))
+            .returns()
+    };
+    let mut rules = vec![to(SetKind::Direct), to(SetKind::Local)];
+    rules.extend(reverse::to_outside(version));
+    rules
+}
+
+fn everything(config: &PlanConfig, version: Version) -> Vec<Rule> {
     let rule = || Rule::new(chain_name(version));
     let to_instance = || {
         [

@@ -8,7 +8,10 @@ use std::{
 use portolan_model::{Mapping, MappingKey, PortRange, Protocol};
 use portolan_nft::Table;
 
-use crate::{Changes, PlanConfig, PlanError, hairpin::Hairpin, ingress, reverse::Reverse, ruleset};
+use crate::{
+    Changes, PlanConfig, PlanError, hairpin::Hairpin, ingress, published::Published, reverse::Reverse,
+    ruleset,
+};
 
 /// The mappings, and the elements that follow from them.
 ///
@@ -19,6 +22,7 @@ pub struct Plan {
     config: PlanConfig,
     mappings: BTreeMap<MappingKey, Mapping>,
     pub(crate) hairpin: Hairpin,
+    pub(crate) published: Published,
     pub(crate) reverse: Reverse,
 }
 
@@ -29,8 +33,23 @@ impl Plan {
     /// [`PlanError::Config`] when the configuration cannot be made into rules.
     pub fn new(config: PlanConfig) -> Result<Self, PlanError> {
         config.validate()?;
-        let (hairpin, reverse) = (Hairpin::default(), Reverse::default());
-        Ok(Self { config, mappings: BTreeMap::new(), hairpin, reverse })
+        let (hairpin, published) = (Hairpin::new(config.placement), Published::new(&config));
+        Ok(Self { config, mappings: BTreeMap::new(), hairpin, published, reverse: Reverse::default() })
+    }
+
+    /// With these mappings.
+    ///
+    /// # Errors
+    /// As [`Plan::new`] and [`Plan::add`].
+    pub fn with<'a>(
+        config: PlanConfig,
+        mappings: impl IntoIterator<Item = &'a Mapping>,
+    ) -> Result<Self, PlanError> {
+        let mut plan = Self::new(config)?;
+        for mapping in mappings {
+            plan.add(mapping)?;
+        }
+        Ok(plan)
     }
 
     /// What it was made with.
@@ -72,7 +91,9 @@ impl Plan {
         if let Some(error) = PlanError::of(mapping) {
             return Err(error);
         }
-        if let Some(instance) = ingress::targets(mapping).find(|&address| !self.config.is_instance(address)) {
+        if let Some(instance) =
+            ingress::targets(mapping).find(|&address| !self.config.may_be_instance(address))
+        {
             return Err(PlanError::Stranger { key, instance });
         }
         if let Some(present) = self.overlapping(&key) {
@@ -85,6 +106,7 @@ impl Plan {
         for instance in ingress::targets(mapping) {
             self.hairpin.add(instance, &mut changes);
         }
+        self.published.add(mapping, &mut changes);
         self.reverse.add(mapping, &mut changes);
         self.mappings.insert(key, mapping.clone());
         Ok(changes)
@@ -103,6 +125,7 @@ impl Plan {
         for instance in ingress::targets(&mapping) {
             self.hairpin.remove(instance, &mut changes);
         }
+        self.published.remove(&mapping, &mut changes);
         self.reverse.remove(&mapping, &mut changes);
         Ok(changes)
     }

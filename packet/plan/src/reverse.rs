@@ -32,7 +32,7 @@ use crate::{Run, SetId, SetKind, Version, hairpin, outbound};
 
 mod choice;
 
-pub(crate) use choice::Reverse;
+pub(crate) use choice::{Reverse, cut};
 
 const fn key(version: Version) -> [Selector; 3] {
     [version.source(), Selector::L4Proto, Selector::SourcePort]
@@ -93,13 +93,16 @@ fn runs() -> impl Iterator<Item = (Run, Protocol)> {
 
 /// `ip saddr . meta l4proto . th sport & MASK @reverse_N`.
 fn in_run(version: Version, run: Run) -> Vec<Expression> {
-    let key = key(version);
+    masked(key(version), run, SetId::new(SetKind::ReverseRun(run), version).name())
+}
+
+/// `ADDRESS . PROTOCOL . PORT & MASK @set`.
+pub(crate) fn masked(key: [Selector; 3], run: Run, set: String) -> Vec<Expression> {
     let mut expressions = load(&key, Register::R1);
     // Where `load` has put the port: behind address and protocol.
     let port = key[..2].iter().fold(Register::R1, |at, field| at.after(field.data_type().length()));
     let (mask, xor) = (Data::new().port(run.mask()), Data::new().port(0));
     expressions.push(Expression::Bitwise(Bitwise { from: port, to: port, mask, xor }));
-    let set = SetId::new(SetKind::ReverseRun(run), version).name();
     expressions.push(Expression::Lookup(Lookup { set, key: Register::R1, result: LookupResult::Found }));
     expressions
 }

@@ -1,11 +1,12 @@
 //! The whole table: what a machine with nothing gets, and what any other state is compared with.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
-use ipnet::IpNet;
 use portolan_nft::{Element, Family, FilledSet, Ruleset, Table};
 
-use crate::{Plan, PlanConfig, SetId, SetKind, Version, hairpin, ingress, outbound, protect};
+use crate::{
+    Plan, PlanConfig, SetId, SetKind, counters, hairpin, ingress, networks, outbound, protect, sources,
+};
 
 /// Our table.
 pub(crate) fn table(config: &PlanConfig) -> Table {
@@ -18,29 +19,38 @@ impl Plan {
     pub fn ruleset(&self) -> Ruleset {
         let config = self.config();
         let mut elements: BTreeMap<SetId, Vec<Element>> = BTreeMap::new();
-        let networks = config.instances.iter().copied().map(network);
+        let configured = configured(config);
         let mapped = self.mappings().flat_map(ingress::elements);
-        for (set, element) in
-            networks.chain(mapped).chain(self.hairpin.elements()).chain(self.reverse.elements())
-        {
+        let followed =
+            self.hairpin.elements().chain(self.published.elements()).chain(self.reverse.elements());
+        for (set, element) in configured.chain(mapped).chain(followed) {
             elements.entry(set).or_default().push(element);
         }
         let set = |set: SetId| FilledSet {
-            set: set.declaration(),
+            set: set.declaration(config),
             elements: elements.remove(&set).unwrap_or_default(),
         };
         let mut ruleset = Ruleset {
             table: table(config),
-            sets: SetId::all().map(set).collect(),
-            chains: [ingress::chains(), outbound::chains(config), hairpin::chains(config)].concat(),
+            sets: SetId::all(config).map(set).collect(),
+            chains: [ingress::chains(config), outbound::chains(config), hairpin::chains(config)].concat(),
         };
         ruleset.chains.extend(protect::chain(config));
+        ruleset.chains.extend(sources::chain(config));
+        ruleset.chains.extend(counters::chains(config));
         ruleset.sort();
         ruleset
     }
 }
 
-fn network(network: IpNet) -> (SetId, Element) {
-    let (first, last): (IpAddr, IpAddr) = (network.network(), network.broadcast());
-    (SetId::new(SetKind::Instances, Version::of(first)), Element::interval(first.into(), last.into()))
+/// The elements that follow from the configuration alone.
+fn configured(config: &PlanConfig) -> impl Iterator<Item = (SetId, Element)> {
+    [
+        (SetKind::Instances, &config.instances),
+        (SetKind::Local, &config.local),
+        (SetKind::Direct, &config.direct),
+    ]
+    .into_iter()
+    .flat_map(|(kind, all)| networks::elements(kind, all))
+    .chain(sources::elements(config))
 }

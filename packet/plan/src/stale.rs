@@ -12,8 +12,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portolan_model::{Mapping, Protocol};
+use portolan_nft::{Object, Transaction};
 
-use crate::{Plan, ingress};
+use crate::{Difference, Placement, Plan, SetId, config::contains, ingress};
 
 /// An entry of connection tracking: who asked whom, and how that was rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,45 +32,90 @@ pub struct Flow {
 }
 
 impl Plan {
-    /// Whether the kernel treats this flow otherwise than the plan would. `is_local`: whether an address is one of this
-    /// machine's own.
-    pub fn is_stale(&self, flow: &Flow, is_local: impl Fn(IpAddr) -> bool) -> bool {
-        let is_instance = |address| self.config().is_instance(address);
+    /// Whether the kernel treats this flow otherwise than the plan would. `touched`: the ports whose mappings came and
+    /// went since flows were looked at last. `is_local`: whether an address is one of this machine's own.
+    pub fn is_stale(&self, flow: &Flow, touched: &Touched, is_local: impl Fn(IpAddr) -> bool) -> bool {
         let for_us = is_served(flow.asked.ip()) && is_local(flow.asked.ip());
         let rewritten = flow.asked != flow.server;
-        if for_us {
-            match self.destination(flow.protocol, flow.asked) {
-                // To another instance, or to a socket of this machine: from before the mapping.
-                Some(target) if flow.server != target => return true,
-                // To an instance although nothing is mapped: from a mapping that is gone.
-                None if rewritten && is_instance(flow.server.ip()) => return true,
-                _ => {}
-            }
+        let target = if for_us { self.destination(flow.protocol, flow.asked) } else { None };
+        match target {
+            // To another instance, or to a socket of this machine: from before the mapping.
+            Some(target) if flow.server != target => return true,
+            // To an instance although nothing is mapped: from a mapping that is gone.
+            None if for_us && rewritten && self.was_ours(flow, touched) => return true,
+            _ => {}
         }
         // A socket of this machine that had the number before it was mapped: its peer would be heard by nobody.
         if is_served(flow.client.ip()) && is_local(flow.client.ip()) && flow.seen == flow.client {
             return self.destination(flow.protocol, flow.client).is_some();
         }
-        // From an instance to this machine itself, or straight to another instance: never rewritten.
-        let stays = if for_us { !rewritten } else { is_instance(flow.asked.ip()) };
-        if !is_instance(flow.client.ip()) || stays || is_multicast(flow.asked.ip()) {
+        if is_multicast(flow.asked.ip()) {
             return false;
         }
         let published = self.reverse.published(flow.client.ip(), flow.protocol, flow.client.port());
-        match published {
-            Some((address, port)) => {
-                let other_address = match address {
-                    Some(address) => flow.seen.ip() != address,
-                    None => flow.seen.ip() == flow.client.ip(),
-                };
-                flow.seen.port() != port || other_address
+        match self.config().placement {
+            Placement::Own => {
+                // From an instance to this machine itself, or straight to another instance: never rewritten.
+                let is_instance = |address| contains(&self.config().instances, address);
+                let stays = if for_us { !rewritten } else { is_instance(flow.asked.ip()) };
+                let masqueraded = flow.seen.ip() != flow.client.ip();
+                is_instance(flow.client.ip()) && !stays && {
+                    published.map_or_else(
+                        // Still leaving with a number that was published and is not any more.
+                        || masqueraded && !self.config().outbound_ports.contains(flow.seen.port()),
+                        |published| differs(flow, published),
+                    )
+                }
             }
-            // Still leaving with a number that was published and is not any more.
-            None => {
-                flow.seen.ip() != flow.client.ip() && !self.config().outbound_ports.contains(flow.seen.port())
+            Placement::Any => {
+                // Only these pass the rules of the way back: to an instance by our rules, or to the outside.
+                let outside = (!for_us || rewritten) && !self.config().is_direct(flow.server.ip());
+                if target.is_none() && !outside {
+                    return false;
+                }
+                published.map_or_else(
+                    || {
+                        if target.is_some() && self.is_between_local(flow) {
+                            return flow.seen == flow.client;
+                        }
+                        let shown = flow.seen.port();
+                        // Whatever others do to what is not ours, it must not show a number that is.
+                        flow.seen != flow.client
+                            && is_local(flow.seen.ip())
+                            && !is_local(flow.client.ip())
+                            && (self.is_of_pool(shown) || touched.names(shown))
+                    },
+                    |published| differs(flow, published),
+                )
             }
         }
     }
+
+    /// Whether a rewritten flow to this machine, to a port that is not mapped, was rewritten by us.
+    fn was_ours(&self, flow: &Flow, touched: &Touched) -> bool {
+        match self.config().placement {
+            Placement::Own => contains(&self.config().instances, flow.server.ip()),
+            Placement::Any => self.is_of_pool(flow.asked.port()) || touched.names(flow.asked.port()),
+        }
+    }
+
+    fn is_between_local(&self, flow: &Flow) -> bool {
+        let local = &self.config().local;
+        contains(local, flow.client.ip()) && contains(local, flow.server.ip())
+    }
+
+    fn is_of_pool(&self, port: u16) -> bool {
+        self.config().pools.iter().any(|pool| pool.contains(port))
+    }
+}
+
+/// Whether a flow from a mapped port leaves otherwise than with this address (`None`: one of this machine's) and port.
+fn differs(flow: &Flow, (address, port): (Option<IpAddr>, u16)) -> bool {
+    let other_address = match address {
+        Some(address) => flow.seen.ip() != address,
+        None => flow.seen.ip() == flow.client.ip(),
+    };
+    flow.seen.port() != port || other_address
 }
 
 /// Whether mappings are asked about this destination at all: the exceptions of the chain `ports`.
@@ -102,6 +148,13 @@ impl Touched {
         Self { host: Vec::new(), container: Vec::new(), everything: true }
     }
 
+    /// The same after this difference was found and mended: what it names is known to have been ours.
+    pub fn everything_and(difference: &Difference) -> Self {
+        let mut touched = Self::everything();
+        touched.elements(&difference.transaction);
+        touched
+    }
+
     /// This mapping came or went. Only UDP matters.
     pub fn mapping(&mut self, mapping: &Mapping) {
         if mapping.protocol != Protocol::Udp || ingress::targets(mapping).next().is_none() {
@@ -113,6 +166,17 @@ impl Touched {
             .for_each(|port| set(&mut self.container, port));
     }
 
+    /// Elements of the table came or went that a difference found: what happened to mappings while nobody looked.
+    pub fn elements(&mut self, transaction: &Transaction) {
+        for operation in &transaction.operations {
+            let Object::Elements(elements) = &operation.object else { continue };
+            let Some(set) = SetId::forwarding().find(|set| set.name() == elements.set.name) else { continue };
+            for mapping in elements.elements.iter().filter_map(|element| ingress::mapping(set, element)) {
+                self.mapping(&mapping);
+            }
+        }
+    }
+
     /// These and those.
     pub fn merge(&mut self, other: &Self) {
         self.everything |= other.everything;
@@ -120,6 +184,11 @@ impl Touched {
             mine.resize(mine.len().max(theirs.len()), 0);
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine |= theirs);
         }
+    }
+
+    /// Whether a mapping of this host port came or went.
+    pub fn names(&self, host: u16) -> bool {
+        is_set(&self.host, host)
     }
 
     /// Whether no flow needs to be judged.

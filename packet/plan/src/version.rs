@@ -46,6 +46,14 @@ impl Version {
         }
     }
 
+    /// Bytes of its addresses.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+
     /// `ip saddr`.
     pub(crate) const fn source(self) -> Selector {
         match self {

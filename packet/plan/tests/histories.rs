@@ -82,7 +82,7 @@ proptest! {
         let mut kernel = Elements::of(&plan.ruleset());
         for next in &history {
             let changes = step(&mut plan, &mut obvious, next);
-            kernel.run(&changes.transaction(plan.table()));
+            kernel.run(&changes.transaction(plan.config()));
             prop_assert_eq!(&kernel, &Elements::of(&plan.ruleset()));
         }
         // The order in which the mappings came does not matter.
@@ -99,7 +99,7 @@ proptest! {
             for next in burst {
                 together.append(step(&mut plan, &mut obvious, next));
             }
-            kernel.run(&together.transaction(plan.table()));
+            kernel.run(&together.transaction(plan.config()));
             prop_assert_eq!(&kernel, &Elements::of(&plan.ruleset()));
         }
     }

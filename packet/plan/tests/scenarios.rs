@@ -1,7 +1,8 @@
-//! The table as text: `table.nft` is what `nft` prints of it and reads again, the snapshots are its elements.
+//! The table as text: `table.nft` is what `nft` prints of it and reads again, `any.nft` the same where others made the
+//! instances' networks, and the snapshots are its elements.
 //!
 //! After a wanted change of the rules: `PORTOLAN_BLESS=1 cargo test -p portolan-plan --test scenarios`, and read the
-//! difference in `table.nft` before it is committed.
+//! difference in the files before it is committed.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -16,9 +17,7 @@ use portolan_testkit::{need_root, net::private_namespace, nft};
 
 fn ruleset(mappings: &[Mapping]) -> Ruleset {
     let config = PlanConfig { interfaces: Some("plv".to_owned()), ..PlanConfig::default() };
-    let mut plan = Plan::new(config).unwrap();
-    mappings.iter().for_each(|mapping| drop(plan.add(mapping).unwrap()));
-    plan.ruleset()
+    Plan::with(config, mappings).unwrap().ruleset()
 }
 
 /// The sets that hold something, as text.
@@ -73,11 +72,21 @@ fn an_instance_port_that_is_published_three_times() {
 #[test]
 fn the_table_is_the_one_that_people_read() {
     need_root!();
+    people_read("table.nft", &ruleset(&all()));
+}
+
+#[test]
+fn the_table_where_others_made_the_networks_is_the_one_that_people_read() {
+    need_root!();
+    people_read("any.nft", &Plan::with(common::kubernetes(), &all()).unwrap().ruleset());
+}
+
+fn people_read(file: &str, ruleset: &Ruleset) {
     let by_us = private_namespace(|| {
-        Kernel::open().unwrap().run(&ruleset(&all()).creation()).unwrap();
+        Kernel::open().unwrap().run(&ruleset.creation()).unwrap();
         nft::nft("list table inet portolan")
     });
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/table.nft");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
     if std::env::var_os("PORTOLAN_BLESS").is_some() {
         std::fs::write(&file, &by_us).unwrap();
     }

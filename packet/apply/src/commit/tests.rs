@@ -2,7 +2,6 @@
 
 use portolan_model::{PortRange, Protocol};
 use portolan_nft::{Fake, Object, Ruleset};
-use portolan_plan::PlanConfig;
 
 use super::*;
 
@@ -23,7 +22,7 @@ fn port(host: u16) -> Mapping {
 fn committer<N: Nft>(nft: N, hosts: &[u16]) -> Committer<N> {
     let mut plan = Plan::new(PlanConfig::default()).unwrap();
     hosts.iter().for_each(|&host| drop(plan.add(&port(host)).unwrap()));
-    let mut committer = Committer { plan, nft, stats: Arc::default() };
+    let mut committer = Committer { plan, nft, stats: Arc::default(), ledger: Arc::default() };
     committer.compare().unwrap();
     committer
 }
@@ -69,6 +68,18 @@ impl Nft for Grudge {
 
     fn dump(&mut self, table: &portolan_nft::Table) -> Result<Option<Ruleset>, portolan_nft::Error> {
         self.fake.dump(table)
+    }
+
+    fn dump_shape(&mut self, table: &portolan_nft::Table) -> Result<Option<Ruleset>, portolan_nft::Error> {
+        self.fake.dump_shape(table)
+    }
+
+    fn elements(
+        &mut self,
+        table: &portolan_nft::Table,
+        set: &portolan_nft::Set,
+    ) -> Result<Vec<portolan_nft::Element>, portolan_nft::Error> {
+        self.fake.elements(table, set)
     }
 
     fn tables(&mut self) -> Result<Vec<portolan_nft::Table>, portolan_nft::Error> {

@@ -98,7 +98,7 @@ impl Kernel {
     }
 
     fn existing_elements(&mut self, table: &Table, wanted: &Elements) -> Result<Option<Object>, Error> {
-        let there = match self.elements(table, &wanted.set) {
+        let there = match self.elements_of(table, &wanted.set) {
             Ok(there) => there,
             // No such set or table: the verb forgives a missing element only, so let the kernel refuse the step.
             Err(error) if error.is_not_found() => return Ok(Some(wanted.clone().into())),

@@ -14,10 +14,10 @@ use crate::{
 const ATTEMPTS: u32 = 10;
 
 impl Kernel {
-    pub(super) fn dump_table(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
+    pub(super) fn dump_table(&mut self, table: &Table, elements: bool) -> Result<Option<Ruleset>, Error> {
         for _ in 0..ATTEMPTS {
             let before = self.generation()?;
-            let ruleset = self.dump_once(table);
+            let ruleset = self.dump_once(table, elements);
             if self.generation()? == before {
                 return ruleset;
             }
@@ -27,7 +27,7 @@ impl Kernel {
         Err(Error::Unstable { table: table.to_string(), attempts: ATTEMPTS })
     }
 
-    fn dump_once(&mut self, table: &Table) -> Result<Option<Ruleset>, Error> {
+    fn dump_once(&mut self, table: &Table, elements: bool) -> Result<Option<Ruleset>, Error> {
         let found = self.get(
             Kind::GetTable,
             Some(table.family),
@@ -43,7 +43,7 @@ impl Kernel {
             self.list(Kind::GetSet, &table, a::set::TABLE, |message| decode::set(message, &table))?;
         let mut ruleset = Ruleset::new(table);
         for set in sets {
-            let elements = self.elements(&ruleset.table, &set)?;
+            let elements = if elements { self.elements_of(&ruleset.table, &set)? } else { Vec::new() };
             ruleset.sets.push(FilledSet { set, elements });
         }
         ruleset.chains = chains.into_iter().map(|chain| FilledChain { chain, rules: Vec::new() }).collect();
@@ -81,7 +81,7 @@ impl Kernel {
     /// The kernel writes them in parts and finds the beginning of each by counting. While a hash grows or shrinks in
     /// the background, which changes no generation, the order changes between parts: some come twice and as many not
     /// at all (`nf_tables_dump_set` and `nft_rhash_walk`, v6.12). Whoever sees one twice therefore reads again.
-    pub(super) fn elements(&self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
+    pub(super) fn elements_of(&self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
         for attempt in 0..ATTEMPTS {
             let elements = self.elements_once(table, set)?;
             if set.interval || all_differ(&elements) {

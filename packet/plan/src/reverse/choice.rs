@@ -186,7 +186,7 @@ fn run_element(instance: IpAddr, protocol: Protocol, (run, first): (Run, u16)) -
 }
 
 /// Cuts a block into aligned runs, and the ports that are in none.
-fn cut(block: PortRange) -> (Vec<(Run, u16)>, Vec<u16>) {
+pub(crate) fn cut(block: PortRange) -> (Vec<(Run, u16)>, Vec<u16>) {
     let (mut runs, mut rest) = (Vec::new(), Vec::new());
     let mut left = Some(block);
     while let Some(range) = left {

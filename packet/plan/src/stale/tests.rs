@@ -30,7 +30,11 @@ fn is_local(address: IpAddr) -> bool {
 #[track_caller]
 fn judge(client: &str, asked: &str, server: &str, seen: &str) -> bool {
     let [client, asked, server, seen] = [client, asked, server, seen].map(|text| text.parse().unwrap());
-    plan().is_stale(&Flow { protocol: Protocol::Udp, client, asked, server, seen }, is_local)
+    plan().is_stale(
+        &Flow { protocol: Protocol::Udp, client, asked, server, seen },
+        &Touched::default(),
+        is_local,
+    )
 }
 
 const CLIENT: &str = "198.51.100.9:5555";

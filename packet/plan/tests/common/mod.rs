@@ -9,6 +9,7 @@ use std::{
 
 use portolan_model::{Mapping, PortRange, Protocol};
 use portolan_nft::{Data, Element, Object, Ruleset, Transaction, Verb};
+use portolan_plan::{Counting, PlanConfig, SourcePolicy};
 use proptest::prelude::*;
 
 pub fn v4(number: u8) -> Ipv4Addr {
@@ -32,6 +33,28 @@ pub fn block(protocol: Protocol, first: u16, last: u16, number: u8) -> Mapping {
 
 pub fn at(address: &str, mapping: Mapping) -> Mapping {
     Mapping { address: Some(address.parse().unwrap()), ..mapping }
+}
+
+/// A node of a cluster: somebody else's networks, a policy, everything counted.
+pub fn kubernetes() -> PlanConfig {
+    let networks = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
+    let policy = |ports: (u16, u16), protocols: &str, allowed: &[&str]| SourcePolicy {
+        ports: PortRange::new(ports.0, ports.1).unwrap(),
+        protocols: protocols.parse().unwrap(),
+        allowed: networks(allowed),
+    };
+    PlanConfig {
+        // As the addresses of these tests are, and a smaller network inside.
+        local: networks(&["10.213.0.0/24", "10.213.0.64/26", "fd70:6f72:746f::/64"]),
+        direct: networks(&["10.213.0.0/16", "10.96.0.0/12", "fd70:6f72:746f::/48"]),
+        pools: vec![PortRange::new(20000, 29999).unwrap()],
+        sources: vec![
+            policy((20000, 20999), "tcp+udp", &["192.0.2.0/25", "192.0.2.128/25", "2001:db8::/32"]),
+            policy((21000, 21999), "udp", &[]),
+        ],
+        counting: Counting::Traffic,
+        ..PlanConfig::any()
+    }
 }
 
 #[derive(Clone, Debug)]
