@@ -6,6 +6,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod agent;
+mod cni;
 mod config_file;
 mod global;
 mod go_flags;
@@ -14,21 +16,27 @@ pub mod pages;
 mod parse;
 mod query;
 mod registry;
+mod rollout;
 mod run;
 mod serve;
 mod up;
 mod values;
 mod verbs;
+mod webhook;
 
+pub use agent::AgentArgs;
 pub use clap::ColorChoice;
+pub use cni::{CniArgs, CniInstallArgs, CniPlaceArgs, CniVerb};
 pub use config_file::ConfigError;
 pub use global::{Global, LogFormat, LogLevel, TokenError};
 pub use look::STYLES;
 pub use parse::{ParseError, command, parse, parse_from};
 pub use query::{Filter, Format, GetArgs, ListArgs, PortsArgs, ResolveArgs, WatchArgs};
 pub use registry::RegistryArgs;
+pub use rollout::AwaitArgs;
 pub use run::{DemoArgs, HolderArgs, LaunchArgs, Network, Restart, RunArgs};
 pub use serve::ServeArgs;
 pub use up::{InstanceSubnet, UpArgs};
 pub use values::{Label, Pool};
 pub use verbs::{Cli, CompletionsArgs, DoctorArgs, ManArgs, Verb};
+pub use webhook::WebhookArgs;

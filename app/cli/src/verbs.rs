@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs, PortsArgs, RegistryArgs,
-    ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, look::EXIT_CODES,
+    AwaitArgs, AgentArgs, CniArgs, DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs, PortsArgs,
+    RegistryArgs, ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, WebhookArgs, look::EXIT_CODES,
 };
 
 /// Ports that can be reached, names that find them, packets that arrive.
@@ -123,6 +123,37 @@ Examples:
 Exits with 1 when a line says fail.")]
     Doctor(DoctorArgs),
 
+    /// Give the Pods of this Kubernetes node ports: what a DaemonSet runs
+    #[command(after_help = "\
+Examples:
+  portolan agent                                # in a Pod: node from $NODE_NAME, pools from PortPools
+  portolan agent --kubeconfig admin.conf --node-name node-1 --pool 20000-29999 --pool media=30000-31999
+  portolan agent --standalone --install-cni     # no Kubernetes: CNI portMappings for containerd or CRI-O
+  portolan agent --cleanup                      # take everything off this node again
+
+A Pod asks by annotation, in a namespace with the label portolan.dev/ports=allowed:
+  portolan.dev/ports: \"http, game/tcp+udp, media/udp:100, web=8443\"   # names or numbers of containerPorts; * for all
+and is told by portolan.dev/ports-status, by its environment as with `portolan run`, and by an Event.")]
+    Agent(Box<AgentArgs>),
+
+    /// Run the admission webhook and the controller of endpoints of a cluster: what a Deployment runs
+    #[command(after_help = "\
+Examples:
+  portolan webhook                              # in a Pod, beside other replicas
+  portolan webhook --kubeconfig admin.conf --namespace portolan --listen 0.0.0.0:10443")]
+    Webhook(Box<WebhookArgs>),
+
+    /// Put the CNI plugin into a container runtime's configuration, or out of it
+    #[command(after_help = "\
+Examples:
+  portolan cni install                          # into /opt/cni/bin, and the first file of /etc/cni/net.d
+  portolan cni install --standalone             # without an agent, in the place of portmap
+  portolan cni install --watch                  # and again when another plugin writes its file anew
+  portolan cni uninstall                        # the configuration is as it was
+
+The plugin is this program, called with CNI_COMMAND in its environment: ADD, DEL, CHECK, GC, STATUS and VERSION.")]
+    Cni(CniArgs),
+
     /// Print the completions of a shell
     #[command(after_help = "\
 Examples:
@@ -137,6 +168,10 @@ Examples:
   portolan man | man -l -
   portolan man /usr/local/share/man/man1")]
     Man(ManArgs),
+
+    /// Wait until a DaemonSet is ready on every node
+    #[command(hide = true)]
+    Await(AwaitArgs),
 
     /// Keep ports bound for `portolan up`
     #[command(hide = true)]

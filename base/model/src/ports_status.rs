@@ -17,7 +17,7 @@ pub struct PortsStatus {
     pub node: String,
     /// Where clients reach it, best first, at most one address of each family.
     pub addresses: Vec<IpAddr>,
-    /// The ports: those of the Pod's `hostPort`s, then those that it asked for in the order in which it did.
+    /// The ports: those that it asked for in the order in which it did, then those of its `hostPort`s.
     pub ports: Vec<PublishedPort>,
 }
 

@@ -3,6 +3,8 @@
 //! Labels are bounded: a state, a route, a code, a pool of the configuration. A name of an instance or an address
 //! is never a label, because a time series for each would outlive it.
 
+use std::time::Duration;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -38,6 +40,25 @@ struct PoolState {
     state: &'static str,
 }
 
+/// `pool`: a pool of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolName {
+    pool: String,
+}
+
+/// `verb`: add, del, check, gc, status or ports. `result`: done, or a word for why not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    verb: &'static str,
+    result: &'static str,
+}
+
+/// `verb`: as in [`Asked`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Verb {
+    verb: &'static str,
+}
+
 /// `rcode`: the mnemonic of an answer's code, such as NOERROR (RFC 6895 section 2.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResponseCode {
@@ -54,6 +75,9 @@ pub struct Metrics {
     api_requests: Family<Reply, Counter>,
     dns_queries: Family<ResponseCode, Counter>,
     ports: Family<PoolState, Gauge>,
+    largest_block: Family<PoolName, Gauge>,
+    cni_requests: Family<Asked, Counter>,
+    cni_duration: Family<Verb, Histogram, fn() -> Histogram>,
     /// `portolan_evictions_total`: instances whose lease ran out.
     pub evictions: Counter,
     /// `portolan_watchers`: watches and long polls that are waiting.
@@ -62,6 +86,10 @@ pub struct Metrics {
     pub port_leases: Gauge,
     /// `portolan_mappings`: mappings in the data plane.
     pub mappings: Gauge,
+    /// `portolan_ports_unheld`: leases with a port that another process has, so that it is not held.
+    pub unheld: Gauge,
+    /// `portolan_pool_overlaps`: ports of pools that somebody else uses too.
+    pub pool_overlaps: Gauge,
     /// `portolan_dataplane_repairs_total`: times the kernel's table was not what it should be.
     pub dataplane_repairs: Counter,
     /// `portolan_dataplane_commit_seconds`: from a change of the mappings to the kernel's word that it is done.
@@ -79,6 +107,14 @@ impl Metrics {
             api_requests: Family::default(),
             dns_queries: Family::default(),
             ports: Family::default(),
+            largest_block: Family::default(),
+            cni_requests: Family::default(),
+            // From a change of some elements to a wait for the API server.
+            cni_duration: Family::new_with_constructor(|| {
+                Histogram::new([5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 5e-1, 1.0, 5.0])
+            }),
+            unheld: Gauge::default(),
+            pool_overlaps: Gauge::default(),
             evictions: Counter::default(),
             watchers: Gauge::default(),
             port_leases: Gauge::default(),
@@ -100,6 +136,32 @@ impl Metrics {
         r.register("api_requests", "Requests to the HTTP listeners", metrics.api_requests.clone());
         r.register("dns_queries", "DNS queries by the code of the answer", metrics.dns_queries.clone());
         r.register("ports", "Host ports of a pool", metrics.ports.clone());
+        r.register(
+            "pool_largest_block",
+            "The longest run of free ports of a pool",
+            metrics.largest_block.clone(),
+        );
+        r.register(
+            "cni_requests",
+            "What the CNI plugin asked by what became of it",
+            metrics.cni_requests.clone(),
+        );
+        r.register_with_unit(
+            "cni_duration",
+            "From a question of the CNI plugin to its answer",
+            Unit::Seconds,
+            metrics.cni_duration.clone(),
+        );
+        r.register(
+            "ports_unheld",
+            "Leases with a port that another process has, so that it is not held",
+            metrics.unheld.clone(),
+        );
+        r.register(
+            "pool_overlaps",
+            "Ports of pools that somebody else uses too",
+            metrics.pool_overlaps.clone(),
+        );
         r.register("port_leases", "Leases of host ports", metrics.port_leases.clone());
         r.register("mappings", "Mappings in the data plane", metrics.mappings.clone());
         r.register(
@@ -148,6 +210,17 @@ impl Metrics {
         }
     }
 
+    /// Sets `portolan_pool_largest_block`.
+    pub fn set_largest_block(&self, pool: &str, count: usize) {
+        self.largest_block.get_or_create(&PoolName { pool: pool.to_owned() }).set(gauge(count));
+    }
+
+    /// Counts a question of the CNI plugin. `result` is done, or a word of the code for why not.
+    pub fn cni(&self, verb: &'static str, result: &'static str, took: Duration) {
+        self.cni_requests.get_or_create(&Asked { verb, result }).inc();
+        self.cni_duration.get_or_create(&Verb { verb }).observe(took.as_secs_f64());
+    }
+
     /// All of them as OpenMetrics text, of type [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let mut out = String::new();
@@ -183,6 +256,8 @@ mod tests {
         metrics.api_request("/v1/instances", 200);
         metrics.dns_query("NOERROR");
         metrics.set_ports("default", 9_999, 1, 0);
+        metrics.set_largest_block("default", 9_000);
+        metrics.cni("add", "done", Duration::from_millis(2));
         metrics.evictions.inc();
         metrics.dataplane_repairs.inc();
         metrics.dataplane_commit.observe(0.000_02);
@@ -195,6 +270,11 @@ mod tests {
             "portolan_api_requests_total{path=\"/v1/instances\",code=\"200\"} 1",
             "portolan_evictions_total 1",
             "portolan_ports{pool=\"default\",state=\"free\"} 9999",
+            "portolan_pool_largest_block{pool=\"default\"} 9000",
+            "portolan_cni_requests_total{verb=\"add\",result=\"done\"} 1",
+            "portolan_cni_duration_seconds_bucket{le=\"0.0025\",verb=\"add\"} 1",
+            "portolan_ports_unheld 0",
+            "portolan_pool_overlaps 0",
             "portolan_port_leases 0",
             "portolan_mappings 0",
             "portolan_watchers 0",

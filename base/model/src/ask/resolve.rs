@@ -49,11 +49,11 @@ impl Ask {
     }
 }
 
-/// How many ports of each pool the requests need of a node, as it counts them: one for each random number. `None` is
-/// the default pool. Static numbers are the scheduler's to know (`hostPort`), or nobody's.
+/// How many ports of each pool the requests need of a node, as it counts them: one for each number. `None` is the
+/// default pool.
 pub fn demand(requests: &[PortRequest]) -> BTreeMap<Option<Name>, u32> {
     let mut demand = BTreeMap::new();
-    for request in requests.iter().filter(|request| request.host.is_none()) {
+    for request in requests {
         *demand.entry(request.pool.clone()).or_default() += u32::from(request.count);
     }
     demand

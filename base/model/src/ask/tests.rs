@@ -138,10 +138,10 @@ fn annotations_are_read_as_a_pod_has_them() {
 }
 
 #[test]
-fn a_pool_owes_one_port_for_each_random_number() {
+fn a_pool_owes_one_port_for_each_number() {
     let ask: Ask = "http, game/tcp+udp, media/udp:100,pool=media, web=8443".parse().unwrap();
     let demand = demand(&ask.resolve(&[]).unwrap());
-    assert_eq!(demand, BTreeMap::from([(None, 2), (Some("media".parse().unwrap()), 100)]));
+    assert_eq!(demand, BTreeMap::from([(None, 3), (Some("media".parse().unwrap()), 100)]));
 }
 
 fn protocols() -> impl Strategy<Value = Protocols> {
