@@ -12,8 +12,12 @@ mod changes;
 mod connection;
 mod facts;
 mod failure;
+mod leader;
 mod mirror;
 mod pool;
+mod publish;
+mod quota;
+mod rollout;
 mod view;
 
 pub use changes::{Change, Changes};
@@ -22,8 +26,12 @@ pub use facts::{
     ContainerFacts, ContainerPort, NodeFacts, OwnerFacts, Phase, PodFacts, PodKey, StaticHostPort,
 };
 pub use failure::ApiError;
+pub use leader::{Leader, LeaderConfig};
 pub use pool::{
     OPT_IN_LABEL, PoolError, PoolFacts, PoolSet, RESOURCE_PREFIX, RefusedPool, Selector, SelectorError,
     crd_yaml, opted_in,
 };
+pub use publish::{About, Annotations, Capacity, EventKind, PublishError, PublishStats, Publisher};
+pub use quota::{Count, check_quota, namespace_usage};
+pub use rollout::Rollout;
 pub use view::{NodeView, NotSynced, PodError, ViewHealth};
