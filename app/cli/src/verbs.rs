@@ -6,8 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    AwaitArgs, AgentArgs, CniArgs, DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs, PortsArgs,
-    RegistryArgs, ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, WebhookArgs, look::EXIT_CODES,
+    AgentArgs, AwaitArgs, CniArgs, DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs,
+    PortsArgs, RegistryArgs, ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, WebhookArgs,
+    look::EXIT_CODES,
 };
 
 /// Ports that can be reached, names that find them, packets that arrive.

@@ -16,6 +16,7 @@ mod node;
 mod output;
 mod registry;
 mod rights;
+mod rollout;
 mod run;
 mod serve;
 mod up;
@@ -78,6 +79,7 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Resolve(args) => verbs::resolve::main(args).await,
         Verb::Ports(args) => verbs::ports::main(global, args).await,
         Verb::Doctor(args) => verbs::doctor::main(global, args).await,
+        Verb::Await(args) => rollout::main(global, args).await,
         Verb::Completions(args) => verbs::shell::completions(args),
         Verb::Man(args) => verbs::shell::man(args),
         Verb::Holder(args) => holder::main(global, args),
@@ -87,7 +89,8 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
 
 fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
     // The demo's stdout is a live table: what goes well is in it.
-    let talks = matches!(verb, Verb::Up(_) | Verb::Registry(_) | Verb::Run(_) | Verb::Serve(_));
+    let talks =
+        matches!(verb, Verb::Up(_) | Verb::Await(_) | Verb::Registry(_) | Verb::Run(_) | Verb::Serve(_));
     let level = global.level(if talks { LogLevel::Info } else { LogLevel::Warn });
     let form = match global.log_format {
         LogFormat::Text => Form::Text,
