@@ -75,8 +75,8 @@ impl Mount {
     /// To show changes later, mount the *folder* of a file: a file that is replaced by rename, which is the only
     /// atomic way, stays the old one in a mount of the file itself.
     pub fn read_only(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
-        // `rslave`: what is mounted below the folder later is seen, and nothing the container mounts gets out.
-        let options = ["rbind", "ro", "rslave", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+        // `rprivate`: the runtime refuses other propagations where the node's mount is private itself.
+        let options = ["bind", "ro", "rprivate", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
         Self { source: source.into(), destination: destination.into(), kind: "bind".to_owned(), options }
     }
 }

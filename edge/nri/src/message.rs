@@ -176,3 +176,6 @@ pub(crate) struct KeyValue {
     #[prost(string, tag = "2")]
     pub(crate) value: String,
 }
+
+#[cfg(test)]
+mod tests;
