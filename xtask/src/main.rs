@@ -2,7 +2,10 @@
 //!
 //! - `layers`: no crate depends on one that it may not know (`layers.rs` has the rule);
 //! - `links`: what documents and comments point to exists, and files stay small (`links.rs`, `files.rs`);
-//! - `man`: the man pages, from the binary that knows its flags.
+//! - `man`: the man pages, from the binary that knows its flags;
+//! - `cluster`: a real Kubernetes cluster of network namespaces (`cluster.rs`, docs/cluster.md);
+//! - `image`: Portolan's container image, without a registry or a build tool for containers;
+//! - `conformance`: Kubernetes' own end-to-end tests against such a cluster (`conformance.rs`).
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{
@@ -12,7 +15,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+mod cluster;
+mod conformance;
 mod files;
+mod image;
 mod layers;
 mod links;
 mod paths;
@@ -25,13 +31,22 @@ fn main() -> ExitCode {
         ["links"] => check_links(&root()),
         ["man"] => man(&root(), Path::new("target/man")),
         ["man", folder] => man(&root(), Path::new(folder)),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask layers | links | man [FOLDER]")),
+        ["cluster", rest @ ..] => return exit(cluster::run(rest)),
+        ["conformance", rest @ ..] => return exit(conformance::run(rest)),
+        ["image", rest @ ..] => image::run(&root(), rest),
+        _ => Err(anyhow::anyhow!(
+            "usage: cargo xtask layers | links | man [FOLDER] | cluster … | image … | conformance …"
+        )),
     };
+    exit(done.map(|said| {
+        println!("{said}");
+        ExitCode::SUCCESS
+    }))
+}
+
+fn exit(done: Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE

@@ -1,0 +1,66 @@
+//! `cargo xtask image`: Portolan's container image, from scratch, with one static binary.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use portolan_cluster::images;
+
+/// Reads the words of the command line and builds.
+pub(crate) fn run(root: &Path, words: &[&str]) -> Result<String> {
+    let (mut profile, mut output) = ("release", None);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match (*word, words.next()) {
+            ("--profile", Some(value)) => profile = value,
+            ("--output", Some(value)) => output = Some(PathBuf::from(value)),
+            _ => bail!("usage: cargo xtask image [--profile release|dist|dev] [--output FILE]"),
+        }
+    }
+    let file = build(root, profile, output)?;
+    Ok(format!("portolan:{} in {}", env!("CARGO_PKG_VERSION"), file.display()))
+}
+
+/// Builds the binary with this profile and the image of it; where it is.
+pub(crate) fn build(root: &Path, profile: &str, output: Option<PathBuf>) -> Result<PathBuf> {
+    let program = build_static(root, profile)?;
+    let file = output.unwrap_or_else(|| root.join("target/image/portolan.tar"));
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    images::portolan(&program, env!("CARGO_PKG_VERSION"))?.write(&file)?;
+    Ok(file)
+}
+
+/// The static binary, in a target folder of its own: other flags would build everything anew in the usual one.
+fn build_static(root: &Path, profile: &str) -> Result<PathBuf> {
+    let architecture = std::env::consts::ARCH;
+    // Named explicitly, so that the flag is not for build scripts and macros, which are libraries of the compiler.
+    let target = format!("{architecture}-unknown-linux-gnu");
+    let folder = root.join("target/static");
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "portolan",
+            "--profile",
+            profile,
+            "--target",
+            &target,
+        ])
+        .arg("--target-dir")
+        .arg(&folder)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(root)
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the static binary cannot be built: cargo ended with {status}");
+    }
+    let named = if profile == "dev" { "debug" } else { profile };
+    Ok(folder.join(target).join(named).join("portolan"))
+}
