@@ -27,6 +27,7 @@ fn main() -> Result<(), Error> {
         holder: HolderMode::Spawn { program: holder, args: Vec::new() },
         holder_socket: None,
         reserved_ports: None,
+        patience: std::time::Duration::ZERO,
     };
     let (mut ports, _) = Ports::open(config.clone())?;
     let mut leases = 0;
@@ -103,6 +104,8 @@ fn request(instance: &str, spec: &str) -> Result<LeaseRequest, Error> {
         network: Network::Own,
         v4: None,
         v6: None,
+        local: Vec::new(),
+        attachment: None,
     })
 }
 

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         holder: HolderMode::Spawn { program: PathBuf::from(holder), args: Vec::new() },
         holder_socket: None,
         reserved_ports: Some(portolan_ports::reserve::PATH.into()),
+        patience: std::time::Duration::ZERO,
     })?;
     let mut output = std::io::stdout();
     for lease in rest.chunks(3) {
@@ -28,6 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             network: Network::Own,
             v4: None,
             v6: None,
+            local: Vec::new(),
+            attachment: None,
         })?;
         writeln!(output, "leased {}", serde_json::to_string(&lease)?)?;
     }

@@ -257,22 +257,26 @@ impl Allocator {
             return Err(AllocateError::Request { port: port(), why });
         }
         let pool = self.pools.get(request.pool.as_ref());
-        let pool = pool.map_err(|source| AllocateError::Pool { port: port(), source })?;
+        let pool = pool.map_err(|source| AllocateError::Pool { port: port(), source });
         if let Some(first) = request.host {
             let why = "the block goes past 65535: begin lower or ask for fewer";
             let host = PortRange::block(first, request.count)
                 .ok_or_else(|| AllocateError::Request { port: port(), why })?;
-            if request.pool.is_some() && !pool.ranges.covers(host) {
-                return Err(AllocateError::OutsidePool {
-                    port: port(),
-                    host,
-                    pool: pool.name.clone(),
-                    ranges: pool.ranges.clone(),
-                });
+            if request.pool.is_some() {
+                let pool = pool?;
+                if !pool.ranges.covers(host) {
+                    return Err(AllocateError::OutsidePool {
+                        port: port(),
+                        host,
+                        pool: pool.name.clone(),
+                        ranges: pool.ranges.clone(),
+                    });
+                }
             }
             self.check(&published(request, host))?;
             return Ok(host);
         }
+        let pool = pool?;
         if request.protocols.iter().any(|protocol| !pool.protocols.contains(protocol)) {
             return Err(AllocateError::Protocol {
                 port: port(),

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portolan_model::{Incarnation, InstanceId, Mapping, PortRequest, PublishedPort};
+use ipnet::IpNet;
+use portolan_model::{Attachment, Incarnation, InstanceId, Mapping, PortRequest, PublishedPort};
 pub use portolan_model::{Network, Owner};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,12 @@ pub struct LeaseRequest {
     /// Its IPv6 address, with a network of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v6: Option<Ipv6Addr>,
+    /// The networks that its addresses are in, when somebody else made them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub local: Vec<IpNet>,
+    /// What a container runtime calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
 }
 
 /// What it got.
@@ -62,6 +69,10 @@ impl Lease {
                 Some(IpAddr::V6(_)) => (None, v6),
             };
             let address = port.address.filter(|address| !address.is_unspecified());
+            // Packets to the loopback are never rewritten (CVE-2020-8558); who listens there is not our business.
+            if address.is_some_and(|address| address.is_loopback()) {
+                return None;
+            }
             let mapping = Mapping { protocol, address, host: port.host, container: port.container, v4, v6 };
             // An instance without an address of that family has nothing to be reached by.
             (v4.is_some() || v6.is_some()).then_some(mapping)

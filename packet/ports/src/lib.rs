@@ -31,5 +31,5 @@ pub mod usage;
 pub use holder::HolderMode;
 pub use lease::{Lease, LeaseRequest, Network, Owner};
 pub use pool::{Pool, PoolError, Pools};
-pub use ports::{PoolsChanged, Ports, PortsConfig, PortsError, Recovered};
+pub use ports::{Dropped, Maintained, PoolsChanged, Ports, PortsConfig, PortsError, Recovered};
 pub use usage::Usage;

@@ -26,7 +26,7 @@ pub struct Pool {
     pub quarantine: Duration,
 }
 
-/// The pools of a node: at least one, no name twice, no port in two.
+/// The pools of a node: no name twice, no port in two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pools(Vec<Pool>);
 
@@ -96,9 +96,14 @@ impl Pools {
         if pools.is_empty() { Err(PoolError::None) } else { Ok(Self(pools)) }
     }
 
+    /// No pool: there are static ports only.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// The pool of that name; without a name the default pool.
     pub fn get(&self, name: Option<&Name>) -> Result<&Pool, PoolError> {
-        let Some(name) = name else { return Ok(&self.0[0]) };
+        let Some(name) = name else { return self.0.first().ok_or(PoolError::None) };
         self.0.iter().find(|pool| pool.name == *name).ok_or_else(|| {
             let known: Vec<_> = self.0.iter().map(|pool| pool.name.as_str()).collect();
             PoolError::Unknown { asked: name.clone(), known: known.join(", ") }

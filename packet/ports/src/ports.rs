@@ -63,6 +63,8 @@ pub struct PortsConfig {
     pub holder_socket: Option<PathBuf>,
     /// [`crate::reserve::PATH`]; `None` leaves the setting alone.
     pub reserved_ports: Option<PathBuf>,
+    /// How long another process that has the folder is waited for.
+    pub patience: Duration,
 }
 
 /// The ports of a node.
@@ -94,14 +96,10 @@ impl Ports {
     /// When the new incarnation asks for something else and that is refused, the former one's lease is ended all the
     /// same: its sandbox is on its way out.
     pub fn lease(&mut self, request: LeaseRequest) -> Result<Lease, PortsError> {
-        check_network(&request)?;
+        self.admits(&request)?;
         if let Some(known) = self.leases.get(&request.instance) {
             let same_owner = known.request.owner == request.owner;
             let superseded = known.request.owner.is_runtimes() && request.owner.is_runtimes();
-            if !same_owner && !superseded && owner::is_alive(&known.request.owner) {
-                let owner = Box::new(known.request.owner.clone());
-                return Err(PortsError::InUse { instance: request.instance.clone(), owner });
-            }
             let same = known.request.requests == request.requests && known.request.network == request.network;
             if same && (same_owner || superseded) {
                 return self.take_over(request);
@@ -121,6 +119,31 @@ impl Ports {
         self.leases.insert(lease.request.instance.clone(), lease.clone());
         self.after_change();
         Ok(lease)
+    }
+
+    /// Whether [`Ports::lease`] would go as far as to look for ports: the request can be met on its network, and the
+    /// instance has no other owner that is exclusive and lives.
+    pub fn admits(&self, request: &LeaseRequest) -> Result<(), PortsError> {
+        check_network(request)?;
+        match self.leases.get(&request.instance).map(|known| &known.request.owner) {
+            Some(owner)
+                if *owner != request.owner
+                    && !(owner.is_runtimes() && request.owner.is_runtimes())
+                    && owner::is_alive(owner) =>
+            {
+                let owner = Box::new(owner.clone());
+                Err(PortsError::InUse { instance: request.instance.clone(), owner })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What should be held for a lease and is not. The holder is asked.
+    pub fn missing(&mut self, lease: &Lease) -> Result<Vec<Hold>, PortsError> {
+        if !lease.held {
+            return Ok(Vec::new());
+        }
+        Ok(crate::compare::difference(&lease.holds(), &self.holder.list()?))
     }
 
     /// Ends a lease: its ports are let go of and go into quarantine. Answers what it was; `None` when there is no such

@@ -80,10 +80,14 @@ impl Taken {
     }
 }
 
-/// Whether one socket on each of these addresses could not be: they are the same, or one is all of its family.
+/// Whether two cannot have these addresses: they are the same, or one is all of its family. All of one family and all
+/// of the other could, but not in the rules, which have one element for a port on all addresses.
 fn meet(one: IpAddr, other: IpAddr) -> bool {
-    let either = one.is_unspecified() || other.is_unspecified();
-    one == other || (either && one.is_ipv4() == other.is_ipv4())
+    match (one.is_unspecified(), other.is_unspecified()) {
+        (false, false) => one == other,
+        (true, true) => true,
+        _ => one.is_ipv4() == other.is_ipv4(),
+    }
 }
 
 #[cfg(test)]
@@ -120,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_of_one_family_leave_the_other_to_others() {
+    fn all_addresses_of_one_family_leave_single_ones_of_the_other_to_others() {
         let mut taken = Taken::default();
         let conflict = |taken: &Taken, p: &PublishedPort| taken.conflict(p.protocols, p.host, p.address);
         taken.insert(&port("80", "tcp", Some("0.0.0.0")));
         assert_eq!(conflict(&taken, &port("80", "tcp", Some("127.0.0.1"))), Some((Protocol::Tcp, 80)));
         assert_eq!(conflict(&taken, &port("80", "tcp", Some("::1"))), None);
-        assert_eq!(conflict(&taken, &port("80", "tcp", Some("::"))), None);
+        assert_eq!(conflict(&taken, &port("80", "tcp", Some("::"))), Some((Protocol::Tcp, 80)));
         assert_eq!(conflict(&taken, &port("80", "tcp", None)), Some((Protocol::Tcp, 80)));
     }
 }

@@ -39,6 +39,7 @@ fn config(folder: &Path, pools: &[(&str, &str)]) -> PortsConfig {
         holder: HolderMode::Spawn { program: holder_program(), args: Vec::new() },
         holder_socket: None,
         reserved_ports: Some(reserve::PATH.into()),
+        patience: std::time::Duration::ZERO,
     }
 }
 
@@ -55,6 +56,8 @@ fn request(instance: &str, incarnation: &str, specs: &[&str]) -> LeaseRequest {
         network: Network::Own,
         v4: None,
         v6: None,
+        local: Vec::new(),
+        attachment: None,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use portolan_model::{
     Incarnation, InstanceId, LeaseReply, LeaseRequest, LeaseUsage, Name, Network, NodePorts, PoolUsage,
 };
-use portolan_ports::{Lease, Ports, PortsConfig, Recovered, owner};
+use portolan_ports::{Lease, Ports, PortsConfig, owner};
 
 use super::{
     error::NodeError,
@@ -45,7 +45,7 @@ impl Engine {
     /// Opens the journal, keeps the leases whose supervisors live, and makes kernel and namespaces agree with them.
     pub(crate) fn open(config: NodeConfig) -> anyhow::Result<Self> {
         let (ports, recovered) = Ports::open(config.ports.clone())?;
-        report(&recovered);
+        recovered.report();
         let own = match &config.own {
             Ok(own) => match OwnNetwork::open(own, &config.data, ports.leases()) {
                 Ok(own) => Some(own),
@@ -98,6 +98,8 @@ impl Engine {
             network: request.network,
             v4,
             v6,
+            local: Vec::new(),
+            attachment: None,
         })?;
         if let Some(own) = self.own.as_mut().filter(|_| request.network == Network::Own)
             && let Err(error) = own.connect(&lease)
@@ -260,22 +262,4 @@ fn name_of(lease: &Lease) -> Option<Name> {
 
 fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
     lease.request.v4.map(IpAddr::V4).into_iter().chain(lease.request.v6.map(IpAddr::V6))
-}
-
-fn report(recovered: &Recovered) {
-    if !recovered.kept.is_empty() {
-        tracing::info!(leases = recovered.kept.len(), "took over what the last `up` left");
-    }
-    for (lease, why) in &recovered.dropped {
-        tracing::info!(instance = %lease.request.instance, ?why, "its ports are free again");
-    }
-    for lease in &recovered.unheld {
-        tracing::warn!(instance = %lease.request.instance, "another process has one of its ports: not held until that ends");
-    }
-    for damage in &recovered.damage {
-        tracing::warn!("{damage}");
-    }
-    if let Some(error) = &recovered.unprotected {
-        tracing::warn!("{error}");
-    }
 }

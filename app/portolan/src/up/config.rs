@@ -143,6 +143,7 @@ impl UpConfig {
                 holder: crate::holder::spawned()?,
                 holder_socket: None,
                 reserved_ports: Some(reserve::PATH.into()),
+                patience: Duration::ZERO,
             },
             own,
         })

@@ -269,6 +269,17 @@ impl HolderClient {
         result
     }
 
+    /// Ends every holder at `socket`, if there are any, and starts none.
+    pub fn end_all(socket: &Path) -> Result<(), HolderError> {
+        let mode = HolderMode::Connect { patience: Duration::ZERO };
+        let (socket, shards, ended) = (socket.to_owned(), Default::default(), Vec::new());
+        let mut client = Self { mode, socket, shards, lost: false, ended };
+        for number in 0..SHARDS {
+            client.shards[number] = Shard::connect(&client.path(number))?;
+        }
+        client.shutdown()
+    }
+
     /// The processes.
     pub fn pids(&self) -> Vec<u32> {
         self.shards.iter().flatten().map(|shard| shard.pid).collect()

@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
-            fs::{OpenOptionsExt as _, PermissionsExt as _},
+            fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
             net::{UnixListener, UnixStream},
         },
     },
@@ -118,6 +118,9 @@ impl Server {
             let path = path.to_owned();
             move |source| ServeError::Socket { path, source }
         };
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail(folder))?;
+        }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(fail(&lock_path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {

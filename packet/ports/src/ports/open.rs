@@ -24,8 +24,10 @@ use crate::{
     sticky::Sticky,
 };
 
-/// How long the lock of a process that has just ended is waited for: its children share it between their fork and
-/// their exec.
+/// How often a lock that another has is tried.
+const LOCK_LOOK: Duration = Duration::from_millis(2);
+/// How long the lock of a process that has just ended is waited for in any case: its children share it between their
+/// fork and their exec.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// What was found at the start. Everything in it is worth a line in the log; none of it kept the start from going on.
@@ -56,11 +58,70 @@ pub enum Dropped {
     Displaced,
 }
 
+impl Recovered {
+    /// Says in the log what was found.
+    pub fn report(&self) {
+        if !self.kept.is_empty() {
+            tracing::info!(leases = self.kept.len(), "took over what an earlier life left");
+        }
+        for (lease, why) in &self.dropped {
+            tracing::info!(instance = %lease.request.instance, ?why, "its ports are free again");
+        }
+        for lease in &self.unheld {
+            let instance = &lease.request.instance;
+            tracing::warn!(%instance, "another process has one of its ports: not held until that ends");
+        }
+        for damage in &self.damage {
+            tracing::warn!("{damage}");
+        }
+        if let Some(error) = &self.unprotected {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
 impl Ports {
+    /// Takes everything in `folder` away, whoever left it: what the holders hold, the reservation, the journal. A
+    /// process that has the folder is waited for. Goes on after a failure and returns what failed.
+    pub fn wipe(
+        folder: &Path,
+        holder_socket: Option<&Path>,
+        reserved_ports: &Path,
+        patience: Duration,
+    ) -> Vec<String> {
+        if !folder.join("lock").exists() {
+            return Vec::new();
+        }
+        let _lock = match lock(folder, patience) {
+            Ok(lock) => lock,
+            Err(error) => return vec![error.to_string()],
+        };
+        let mut failures = Vec::new();
+        let socket = holder_socket.map_or_else(|| folder.join("holder.sock"), Path::to_owned);
+        if let Err(error) = HolderClient::end_all(&socket) {
+            failures.push(format!("ending the holder of ports: {error}"));
+        }
+        let record = folder.join("reserved.json");
+        let (_, made) = Reservation::make(reserved_ports, &record, &Boot::current(), &[]);
+        if let Err(error) = made.and_then(Reservation::restore) {
+            failures.push(error.to_string());
+        }
+        let ours = |name: &str| name.starts_with("leases.") || name.starts_with("holder") || name == "lock";
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        for file in files.filter(|file| file.file_name().to_str().is_some_and(ours)) {
+            if let Err(error) = fs::remove_file(file.path()) {
+                failures.push(format!("removing {}: {error}", file.path().display()));
+            }
+        }
+        // Only when nothing of others is in it.
+        let _ = fs::remove_dir(folder);
+        failures
+    }
+
     /// Takes up the work in `config.folder`: leases of living processes are kept with their ports, all others are
     /// dropped, and what is held for nobody is let go of.
     pub fn open(config: PortsConfig) -> Result<(Self, Recovered), PortsError> {
-        let lock = lock(&config.folder)?;
+        let lock = lock(&config.folder, config.patience)?;
         let boot = Boot::current();
         let now = since_boot();
         let (journal, records, damage) = Journal::open::<Record>(&config.folder.join("leases.journal"))?;
@@ -137,16 +198,16 @@ impl Ports {
 }
 
 /// Makes the folder if need be and locks it for this process.
-fn lock(folder: &Path) -> Result<File, PortsError> {
+fn lock(folder: &Path, patience: Duration) -> Result<File, PortsError> {
     let fail = |source| PortsError::Folder { path: folder.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
     let mut file = options.open(folder.join("lock")).map_err(fail)?;
-    let deadline = Instant::now() + LOCK_WAIT;
+    let deadline = Instant::now() + patience.max(LOCK_WAIT);
     let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
     while locked == Err(rustix::io::Errno::WOULDBLOCK) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(LOCK_LOOK);
         locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
     }
     match locked {

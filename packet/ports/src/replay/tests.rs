@@ -29,6 +29,8 @@ fn lease(instance: &str, incarnation: &str, port: &str) -> Lease {
         network: Network::Own,
         v4: None,
         v6: None,
+        local: Vec::new(),
+        attachment: None,
     };
     let random = &mut rand::rng();
     let ports = allocator.allocate(&request.instance, &request.requests, seconds(0), random).unwrap();

@@ -1,0 +1,128 @@
+//! Questions, and what belongs to a single lease.
+
+use std::{net::IpAddr, os::fd::OwnedFd};
+
+use portolan_apply::{Counts, Stats};
+use portolan_model::{
+    Incarnation, InstanceId, LeaseUsage, MappingKey, NodePorts, PoolUsage, PortRange, Protocol, Protocols,
+    PublishedPort,
+};
+use portolan_ports::{
+    Lease, Pools,
+    hold::Hold,
+    overlap::{Other, Overlap},
+};
+
+use super::{Attach, AttachError, mappings};
+
+impl Attach {
+    /// Whether everything of this life of the instance is as [`Attach::attach`] left it: the lease, its holds, and the
+    /// rules. Holder and kernel are asked, not our memory.
+    pub(crate) fn check(
+        &mut self,
+        instance: &InstanceId,
+        incarnation: &Incarnation,
+    ) -> Result<Vec<PublishedPort>, AttachError> {
+        let lease = self.ports.get(instance).filter(|lease| lease.request.incarnation == *incarnation);
+        let lease = lease.cloned().ok_or_else(|| AttachError::Unknown(instance.clone()))?;
+        if let Some(hold) = self.ports.missing(&lease)?.first() {
+            return Err(AttachError::NotHeld { instance: instance.clone(), hold: *hold });
+        }
+        let all: Vec<_> = mappings(&self.ports, &self.fixed).collect();
+        let differences = self.rules.check(&all)?;
+        if differences.is_empty() { Ok(lease.ports) } else { Err(AttachError::Differs(differences)) }
+    }
+
+    /// Whether this life of the instance has a lease.
+    pub(crate) fn has(&self, instance: &InstanceId, incarnation: &Incarnation) -> bool {
+        self.ports.get(instance).is_some_and(|lease| lease.request.incarnation == *incarnation)
+    }
+
+    /// The lease of an instance.
+    pub(crate) fn get(&self, instance: &InstanceId) -> Option<&Lease> {
+        self.ports.get(instance)
+    }
+
+    /// All leases, by instance.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.ports.leases()
+    }
+
+    /// The instances whose ports should be held and are not, because something else has one of them.
+    pub(crate) fn unheld(&self) -> impl Iterator<Item = &InstanceId> {
+        self.ports.unheld()
+    }
+
+    /// The pools.
+    pub(crate) const fn pools(&self) -> &Pools {
+        self.ports.pools()
+    }
+
+    /// What the pools have left and who has what.
+    pub(crate) fn usage(&mut self, node: String) -> NodePorts {
+        let pools = self.ports.usage().into_iter().map(|usage| PoolUsage {
+            name: usage.pool,
+            range: usage.ranges,
+            used: usage.used,
+            quarantined: usage.quarantined,
+            free: usage.free,
+            largest_block: usage.largest_block,
+        });
+        let pools = pools.collect();
+        let leases = self.ports.leases().map(|lease| LeaseUsage {
+            instance: lease.request.instance.clone(),
+            owner: lease.request.owner.clone(),
+            network: lease.request.network,
+            ports: lease.ports.clone(),
+            addresses: addresses(lease).collect(),
+        });
+        NodePorts { node, leases: leases.collect(), pools }
+    }
+
+    /// How often each pool could not give what was asked, since the start.
+    pub(crate) fn failed(&mut self) -> Vec<(portolan_model::Name, u64)> {
+        self.ports.usage().into_iter().map(|usage| (usage.pool, usage.failed)).collect()
+    }
+
+    /// What the data plane has done since it started.
+    pub(crate) fn stats(&self) -> Stats {
+        self.rules.stats()
+    }
+
+    /// What came by each mapping since it was added.
+    pub(crate) fn counters(&self) -> Result<Vec<(MappingKey, Counts)>, AttachError> {
+        Ok(self.rules.counters()?)
+    }
+
+    /// Keeps random choices from these static host ports of others; those that were said before are forgotten.
+    pub(crate) fn avoid(&mut self, ports: Vec<(Protocol, u16)>) {
+        let one = |(protocol, port): (Protocol, u16)| {
+            Some((Protocols::from(protocol), PortRange::single(port).ok()?))
+        };
+        self.ports.avoid("other Pods", ports.into_iter().filter_map(one).collect());
+    }
+
+    /// The pools that share ports with others.
+    pub(crate) fn overlaps(&self, others: &[Other]) -> Vec<Overlap> {
+        self.ports.overlaps(others)
+    }
+
+    /// Lets go of the sockets of an instance on the host's network, whose process is about to bind them.
+    pub(crate) fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), AttachError> {
+        Ok(self.ports.give_up_hold(instance)?)
+    }
+
+    /// The very socket that holds a port, for a relay to listen on. `None` when it is not held.
+    pub(crate) fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, AttachError> {
+        Ok(self.ports.borrow(hold)?)
+    }
+
+    /// Ends an [`Attach::borrow`].
+    pub(crate) fn give_back(&mut self, hold: Hold) -> Result<(), AttachError> {
+        Ok(self.ports.give_back(hold)?)
+    }
+}
+
+fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
+    lease.request.v4.map(IpAddr::V4).into_iter().chain(lease.request.v6.map(IpAddr::V6))
+}
