@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+mod cni;
 mod first_packet;
 mod mappings;
 mod memory;
@@ -50,6 +51,7 @@ type Bench = fn(Options) -> Result<String>;
 /// Each question, in the order of the document.
 const BENCHES: &[(&str, Bench)] = &[
     ("mappings", mappings::measure),
+    ("cni", cni::measure),
     ("first-packet", first_packet::measure),
     ("repair", repair::measure),
     ("memory", memory::measure),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use portolan_model::{PortRange, Protocols};
+use portolan_model::{PortRange, Protocol, Protocols};
 use portolan_testkit::programs;
 use serde_json::json;
 
@@ -88,13 +88,7 @@ impl Portmap {
         host: PortRange,
         protocols: Protocols,
     ) -> Result<()> {
-        let mut ports = Vec::new();
-        for port in host.iter() {
-            for protocol in protocols.iter() {
-                let container_port = if host.is_single() { CONTAINER_PORT } else { port };
-                ports.push(json!({ "hostPort": port, "containerPort": container_port, "protocol": protocol.as_str() }));
-            }
-        }
+        let ports = port_mappings(host, protocols);
         let config = json!({
             "cniVersion": "1.0.0",
             "name": "bench",
@@ -130,6 +124,13 @@ impl Portmap {
         };
         feed(&mut command, &text).with_context(|| format!("preloading {count} containers"))
     }
+}
+
+/// What a runtime gives a plugin for these ports.
+pub(crate) fn port_mappings(host: PortRange, protocols: Protocols) -> Vec<serde_json::Value> {
+    let container = |port| if host.is_single() { CONTAINER_PORT } else { port };
+    let one = |port, protocol: Protocol| json!({ "hostPort": port, "containerPort": container(port), "protocol": protocol.as_str() });
+    host.iter().flat_map(|port| protocols.iter().map(move |protocol| one(port, protocol))).collect()
 }
 
 fn iptables_rules(count: u16) -> String {
@@ -192,7 +193,8 @@ fn build() -> Result<PathBuf> {
     Ok(plugin)
 }
 
-fn feed(command: &mut Command, input: &str) -> Result<()> {
+/// Runs a program with this standard input; what it says is shown when it fails.
+pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
