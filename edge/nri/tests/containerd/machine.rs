@@ -120,6 +120,12 @@ impl Machine {
         self.containerd = None;
     }
 
+    /// What containerd counts and measures.
+    pub(crate) fn metrics(&self) -> String {
+        let curl = programs::need("curl");
+        programs::run(&mut self.command(&curl, &["--silent", "--fail", "http://127.0.0.1:1338/v1/metrics"]))
+    }
+
     /// What containerd has logged, for messages.
     pub(crate) fn log(&self) -> String {
         self.containerd.as_ref().map(Background::stderr).unwrap_or_default()
@@ -210,6 +216,8 @@ state = "{folder}/run"
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 [grpc]
   address = "{folder}/containerd.sock"
+[metrics]
+  address = "127.0.0.1:1338"
 [plugins."io.containerd.nri.v1.nri"]
   disable = false
   socket_path = "{folder}/nri.sock"
