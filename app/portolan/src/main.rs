@@ -3,11 +3,15 @@
 //!
 //! * a node: [`up`], [`run`], [`holder`], [`launch`], [`demo`]; its [`catalog`] alone: [`registry`];
 //! * a server to try it with: [`serve`];
+//! * a container runtime's plugin: [`cni`];
 //! * questions: [`verbs`], printed by [`output`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod agent;
+mod attach;
 mod catalog;
+mod cni;
 mod demo;
 mod ending;
 mod holder;
@@ -21,6 +25,7 @@ mod run;
 mod serve;
 mod up;
 mod verbs;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -31,6 +36,10 @@ use portolan_telemetry::logs::{self, Form};
 use output::problem;
 
 fn main() -> ExitCode {
+    // Before the command line is read: each start of a container waits for this.
+    if cni::plugin::is_called() {
+        return cni::plugin::main();
+    }
     let cli = match portolan_cli::parse() {
         Ok(cli) => cli,
         Err(ParseError::Usage(error)) => error.exit(),
@@ -79,6 +88,9 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Resolve(args) => verbs::resolve::main(args).await,
         Verb::Ports(args) => verbs::ports::main(global, args).await,
         Verb::Doctor(args) => verbs::doctor::main(global, args).await,
+        Verb::Agent(args) => agent::main(global, *args).await,
+        Verb::Cni(args) => cni::verb::main(global, args),
+        Verb::Webhook(args) => webhook::main(global, *args).await,
         Verb::Await(args) => rollout::main(global, args).await,
         Verb::Completions(args) => verbs::shell::completions(args),
         Verb::Man(args) => verbs::shell::man(args),
@@ -89,8 +101,17 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
 
 fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
     // The demo's stdout is a live table: what goes well is in it.
-    let talks =
-        matches!(verb, Verb::Up(_) | Verb::Await(_) | Verb::Registry(_) | Verb::Run(_) | Verb::Serve(_));
+    let talks = matches!(
+        verb,
+        Verb::Up(_)
+            | Verb::Await(_)
+            | Verb::Registry(_)
+            | Verb::Run(_)
+            | Verb::Serve(_)
+            | Verb::Agent(_)
+            | Verb::Webhook(_)
+            | Verb::Cni(_)
+    );
     let level = global.level(if talks { LogLevel::Info } else { LogLevel::Warn });
     let form = match global.log_format {
         LogFormat::Text => Form::Text,
