@@ -45,6 +45,22 @@ async fn a_plugin_that_starts_again_hears_what_exists_and_what_it_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_requires_the_plugin_does_not_start_without_it() {
+    need_root!();
+    let Some(machine) = Machine::start().await else { return };
+    let cri = &machine.cri;
+    let requires = ("required-plugins.noderesource.dev", r#"["portolan"]"#);
+    let pod = cri.run_pod("web", &[ASKS, requires], false).await.unwrap();
+    let refused = cri.create(&pod, "early", TELL, &[]).await.unwrap_err();
+    assert!(refused.contains("portolan") && refused.contains("not present"), "{refused}");
+    let served = Served::begin(&machine).await;
+    let container = cri.create(&pod, "server", TELL, &[]).await.unwrap();
+    cri.start(&container).await.unwrap();
+    assert!(told(&machine, "web", "server").starts_with("port=8080 name=20344"));
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_that_is_killed_and_starts_again_is_found_again() {
     need_root!();
     let Some(mut machine) = Machine::start().await else { return };

@@ -223,6 +223,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
   socket_path = "{folder}/nri.sock"
   plugin_path = "{folder}/none"
   plugin_config_path = "{folder}/none"
+  [plugins."io.containerd.nri.v1.nri".default_validator]
+    enable = true
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
