@@ -40,7 +40,7 @@ impl Daemon {
         command.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
         command.args(&self.words);
         let log = log(&self.log)?;
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::null()).current_dir("/");
         command.stdout(log.try_clone().context("cannot share a log")?).stderr(log);
         let status =
             command.status().with_context(|| format!("cannot start {}", command::shown(&command)))?;

@@ -1,7 +1,7 @@
 # Makes the root of a node and becomes the node's first process.
 #
 # Runs in new mount, PID, UTS and IPC namespaces, in the node's network namespace, as
-#   sh -c node.sh node FOLDER NAME PROGRAM...
+#   sh node.sh FOLDER NAME PROGRAM...
 # FOLDER is the node's own; each PROGRAM is put into the node's /opt/bin. Nothing here changes the machine's own
 # mounts: all of them are in the new mount namespace, and end with it.
 set -eu
