@@ -41,7 +41,7 @@ impl Machine {
     pub(crate) async fn start() -> Option<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let Some(programs) = programs_folder() else {
-            skip("containerd is not built: `cargo xtask cluster build containerd` does it");
+            skip("containerd is not built: `cargo xtask cluster build node` does it");
             return None;
         };
         let folder = TempDir::with_prefix("portolan-nri-").unwrap();
