@@ -36,11 +36,12 @@ const PREFIX: &str = "ptk";
 /// Where `ip netns` keeps named namespaces.
 const FOLDER: &str = "/run/netns";
 
-/// A named network namespace with loopback up, deleted on drop.
+/// A named network namespace with loopback up, deleted on drop unless it was there before.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     handle: File,
+    borrowed: bool,
 }
 
 impl Namespace {
@@ -52,12 +53,19 @@ impl Namespace {
         SWEEP.call_once(remove_stale);
         let name = format!("{PREFIX}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         programs::run(&mut programs::command("ip", ["netns", "add", &name]));
-        let path = Path::new(FOLDER).join(&name);
-        let handle =
-            File::open(&path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
-        let namespace = Self { name, handle };
+        let mut namespace = Self::existing(&name);
+        namespace.borrowed = false;
         namespace.ip("link set lo up");
         namespace
+    }
+
+    /// One that somebody else made, and will delete.
+    #[track_caller]
+    pub fn existing(name: &str) -> Self {
+        let path = Path::new(FOLDER).join(name);
+        let handle =
+            File::open(&path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+        Self { name: name.to_owned(), handle, borrowed: true }
     }
 
     /// Its name, as `ip netns exec` takes it.
@@ -142,6 +150,9 @@ impl Default for Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if self.borrowed {
+            return;
+        }
         // Nothing to do about a failure here: the sweep of the next test process tries again.
         let _ = programs::output(&mut programs::command("ip", ["netns", "del", &self.name]));
     }

@@ -86,9 +86,22 @@ pub fn steps(document: &str) -> Vec<Step> {
     steps
 }
 
-/// Runs a document's sessions on `machine`; panics with the line, what was shown and what came instead.
+/// Where a document's commands are run.
+pub trait Place {
+    /// A shell there with this script.
+    fn shell(&self, script: &str) -> std::process::Command;
+}
+
+impl Place for Portolan {
+    fn shell(&self, script: &str) -> std::process::Command {
+        shell(self, script)
+    }
+}
+
+/// Runs a document's sessions on `machine`; panics with the line, what was shown and what came instead. Returns what
+/// still runs beside: it ends with the value.
 #[track_caller]
-pub fn run(machine: &Portolan, name: &str, document: &str) {
+pub fn run(machine: &impl Place, name: &str, document: &str) -> Vec<Background> {
     let mut jobs: Vec<Option<Background>> = Vec::new();
     for step in steps(document) {
         let place = format!("{name}:{}: $ {}", step.line, step.command);
@@ -102,13 +115,15 @@ pub fn run(machine: &Portolan, name: &str, document: &str) {
                 None => panic!("{place}: there is no such job"),
             }
         } else if step.background || step.interrupted {
-            let mut job = Background::start(&mut shell(machine, &step.command));
+            let mut job = Background::start(&mut machine.shell(&script(&step.command)));
             let shown = job_shows(&mut job, &step.expected);
             if let Err(difference) = shown {
                 panic!("{place}\n{difference}\n{}", job.transcript());
             }
             if step.interrupted {
-                machine.interrupt(&mut job);
+                // As Ctrl-C in a terminal, which reaches its children too.
+                job.signal_group(rustix::process::Signal::INT);
+                job.wait(PATIENCE);
             } else {
                 jobs.push(Some(job));
             }
@@ -120,12 +135,13 @@ pub fn run(machine: &Portolan, name: &str, document: &str) {
             panic!("{place}\n{difference}\n{jobs}");
         }
     }
+    jobs.into_iter().flatten().collect()
 }
 
-fn command_shows(machine: &Portolan, step: &Step) -> Result<(), String> {
+fn command_shows(machine: &impl Place, step: &Step) -> Result<(), String> {
     // Both streams in one, as in a terminal.
     let command = format!("{{ {}\n}} 2>&1", step.command);
-    let output = portolan_testkit::programs::output(&mut shell(machine, &command));
+    let output = portolan_testkit::programs::output(&mut machine.shell(&script(&command)));
     pattern::compare(&step.expected, &String::from_utf8_lossy(&output.stdout))
 }
 
@@ -143,11 +159,15 @@ fn job_shows(job: &mut Background, expected: &[String]) -> Result<(), String> {
     })
 }
 
-/// `sh` on the machine, with the binary under test as `portolan`.
-fn shell(machine: &Portolan, command: &str) -> std::process::Command {
+/// A single command becomes the shell, so that a signal for it reaches it.
+fn script(command: &str) -> String {
     let command = command.replace("cargo run --release --", "portolan");
-    let simple = !command.contains(['|', '&', ';', '\n', '$', '<', '>', '(']);
-    let script = if simple { format!("exec {command}") } else { command };
+    let simple = !command.contains(['|', '&', ';', '\n', '<', '>', '{']);
+    if simple { format!("exec {command}") } else { command }
+}
+
+/// `sh` on the machine, with the binary under test as `portolan`.
+fn shell(machine: &Portolan, script: &str) -> std::process::Command {
     let folder = machine.folder().join("bin");
     if !folder.exists() {
         let linked = std::fs::create_dir(&folder)

@@ -1,0 +1,14 @@
+//! What tests on a real cluster begin with: a Kubernetes namespace of their own, Portolan installed, clients outside.
+//!
+//! The cluster is the one that [`portolan_cluster::need_cluster!`] finds. [`Space`] is a test's namespace in it,
+//! [`install`] puts Portolan there once for all tests, [`Outside`] is a machine that is no node.
+
+mod install;
+mod outside;
+mod ports;
+mod space;
+
+pub use install::{Chart, image, installed, load_image};
+pub use outside::Outside;
+pub use ports::{Asking, Told, image as image_name, public_address, told};
+pub use space::{Space, ready, status_of};
