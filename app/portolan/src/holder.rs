@@ -26,7 +26,10 @@ pub(crate) fn main(_: Global, args: HolderArgs) -> anyhow::Result<ExitCode> {
 /// This program as a holder that `up` starts: it goes away some time after an `up` that does not come back.
 pub(crate) fn spawned() -> anyhow::Result<HolderMode> {
     let abandoned = humantime::format_duration(ABANDONED).to_string();
-    Ok(HolderMode::Spawn { program: program()?, args: vec!["holder".into(), "--abandoned".into(), abandoned.into()] })
+    Ok(HolderMode::Spawn {
+        program: program()?,
+        args: vec!["holder".into(), "--abandoned".into(), abandoned.into()],
+    })
 }
 
 /// This program as a holder that the CNI plugin starts: it stays as long as it holds anything.

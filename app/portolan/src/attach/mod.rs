@@ -18,6 +18,7 @@ mod look;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod wish;
 
 use std::{
