@@ -10,7 +10,9 @@ use std::{
 };
 
 use common::{
-    block, port,
+    block,
+    cluster::{self, Cluster},
+    port,
     site::{Ip, Site},
 };
 use portolan_model::Protocol;
@@ -82,4 +84,32 @@ fn sctp_from_a_mapped_port_shows_the_published_one() {
     instance.send_to(&init(38412, 9000), &to.into()).unwrap();
     let host: Ipv4Addr = Ip::V4.host().to_string().parse().unwrap();
     assert_eq!(next(&peer).0, SocketAddrV4::new(host, 20001));
+}
+
+#[test]
+fn on_a_node_of_a_cluster_sctp_is_forwarded_and_shows_published_ports() {
+    need_root!();
+    let cluster = Cluster::new();
+    let sctp = |host, number, container| cluster::port(Protocol::Sctp, host, number, container);
+    let _plane = cluster.plane(vec![
+        sctp(20001, 2, 38412),
+        sctp(20002, 3, 5000),
+        cluster::block(Protocol::Sctp, 21000, 21009, 2),
+    ]);
+    let v4 = |text: &str| SocketAddrV4::new(text.parse().unwrap(), 0);
+    let at = |text: &str, port| SocketAddrV4::new(text.parse().unwrap(), port);
+    let (client, server, neighbour) = (raw(&cluster.outside), raw(cluster.pod(2)), raw(cluster.pod(3)));
+    for (published, own) in [(20001, 38412), (21007, 21007)] {
+        client.send_to(&init(5000, published), &v4("192.0.2.1").into()).unwrap();
+        assert_eq!(next(&server), (at("192.0.2.9", 5000), at("10.244.1.2", own)));
+    }
+    // From Pod to Pod over the bridge: the published port, or an ordinary one.
+    neighbour.send_to(&init(5000, 20001), &v4("192.0.2.1").into()).unwrap();
+    assert_eq!(next(&server), (at("192.0.2.1", 20002), at("10.244.1.2", 38412)));
+    neighbour.send_to(&init(5001, 20001), &v4("192.0.2.1").into()).unwrap();
+    let (seen, _) = next(&server);
+    assert!(seen.ip().to_string() == "192.0.2.1" && (32768..=60999).contains(&seen.port()), "{seen}");
+    // And to the world.
+    server.send_to(&init(38412, 9000), &v4("192.0.2.9").into()).unwrap();
+    assert_eq!(next(&client).0, at("192.0.2.1", 20001));
 }

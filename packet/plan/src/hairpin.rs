@@ -61,9 +61,12 @@ pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
 
 fn rewritten(version: Version) -> Vec<Rule> {
     let rule = || Rule::new(rewritten_name(version));
-    let direct = SetId::new(SetKind::Direct, version).name();
-    let to_direct = matches::in_set(&[version.original_destination()], direct);
-    let mut rules = vec![rule().then(version.guard()).then(to_direct).returns()];
+    let set = |kind| SetId::new(kind, version).name();
+    let asked = [version.original_destination()];
+    // A bridge's own address is of the Pods' network too.
+    let elsewhere = matches::not_in_set(&asked, set(SetKind::Local));
+    let of_others = matches::in_set(&asked, set(SetKind::Direct));
+    let mut rules = vec![rule().then(version.guard()).then(elsewhere).then(of_others).returns()];
     rules.extend(published::conditions(version).map(|ours| rule().then(ours).goto(chain_name(version))));
     rules
 }

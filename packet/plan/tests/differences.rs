@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Step, block, port, steps};
+use common::{Step, block, kubernetes, port, steps};
 use portolan_model::{Mapping, Protocol};
 use portolan_nft::{Chain, Data, DataType, Element, Fake, Nft as _, Object, Rule, Ruleset, Set, Verdict};
 use portolan_plan::{Plan, PlanConfig, diff};
@@ -36,6 +36,7 @@ fn read(fake: &mut Fake, like: &Ruleset) -> Ruleset {
     for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
         (rule.handle, rule.position) = (None, None);
     }
+    ruleset.sets.iter_mut().flat_map(|set| &mut set.elements).for_each(|element| element.counter = None);
     ruleset
 }
 
@@ -67,6 +68,37 @@ proptest! {
         prop_assert_eq!(difference.is_empty(), from == to);
         mend(&mut fake, &to);
     }
+}
+
+#[test]
+fn another_configuration_is_reached_without_touching_a_mapping() {
+    let mappings = [port(Protocol::Udp, 20417, 2, 7777), block(Protocol::Udp, 21000, 21099, 2)];
+    let with = |config: PlanConfig| Plan::with(config, &mappings).unwrap().ruleset();
+    let all = kubernetes();
+    let fewer =
+        PlanConfig { local: all.local[..1].to_vec(), sources: all.sources[1..].to_vec(), ..all.clone() };
+    let none = PlanConfig { local: vec![], direct: vec![], sources: vec![], ..all.clone() };
+    let configs = [all, none, fewer];
+    for (from, to) in (0..3).flat_map(|from| (0..3).map(move |to| (from, to))) {
+        let (from, to) = (with(configs[from].clone()), with(configs[to].clone()));
+        let difference = diff(Some(&from), &to);
+        for operation in &difference.transaction.operations {
+            let name = match &operation.object {
+                Object::Elements(elements) => elements.set.name.clone(),
+                Object::Set(set) => set.name.clone(),
+                Object::Chain(chain) => chain.name.clone(),
+                Object::Rule(rule) => rule.chain.clone(),
+                Object::Table => panic!("the table would be made anew"),
+            };
+            let may = ["local_", "direct_", "allowed_", "sources"].iter().any(|part| name.starts_with(part));
+            assert!(may, "{operation:?}");
+        }
+        mend(&mut holding(&from), &to);
+    }
+    // What cannot be had in place is made anew, in one transaction too.
+    let own = planned(&mappings);
+    mend(&mut holding(&own), &with(kubernetes()));
+    mend(&mut holding(&with(kubernetes())), &own);
 }
 
 #[test]

@@ -5,9 +5,9 @@ mod common;
 
 use std::net::{IpAddr, SocketAddr};
 
-use common::{Elements, Step, steps};
+use common::{Elements, Step, kubernetes, mapping, steps};
 use portolan_model::{Mapping, MappingKey, Protocol};
-use portolan_plan::{Changes, Plan, PlanConfig, PlanError};
+use portolan_plan::{Changes, Flow, Plan, PlanConfig, PlanError, Touched, concerned, concerned_by_flows};
 use proptest::prelude::*;
 
 /// The obvious plan: a list, searched from end to end.
@@ -43,11 +43,16 @@ impl Obvious {
 }
 
 fn fresh(mappings: impl IntoIterator<Item = Mapping>) -> Plan {
-    let mut plan = Plan::new(PlanConfig::default()).unwrap();
-    for mapping in mappings {
-        plan.add(&mapping).unwrap();
-    }
-    plan
+    planned(PlanConfig::default(), mappings)
+}
+
+fn planned(config: PlanConfig, mappings: impl IntoIterator<Item = Mapping>) -> Plan {
+    Plan::with(config, &mappings.into_iter().collect::<Vec<_>>()).unwrap()
+}
+
+/// Every way in which elements follow from mappings.
+fn configs() -> [PlanConfig; 2] {
+    [PlanConfig::default(), kubernetes()]
 }
 
 fn step(plan: &mut Plan, obvious: &mut Obvious, step: &Step) -> Changes {
@@ -78,16 +83,64 @@ proptest! {
 
     #[test]
     fn every_change_leads_to_the_table_of_what_is_left(history in steps(1..60)) {
-        let (mut plan, mut obvious) = (fresh([]), Obvious::default());
-        let mut kernel = Elements::of(&plan.ruleset());
-        for next in &history {
-            let changes = step(&mut plan, &mut obvious, next);
-            kernel.run(&changes.transaction(plan.config()));
-            prop_assert_eq!(&kernel, &Elements::of(&plan.ruleset()));
+        for config in configs() {
+            let (mut plan, mut obvious) = (planned(config.clone(), []), Obvious::default());
+            let mut kernel = Elements::of(&plan.ruleset());
+            for next in &history {
+                let changes = step(&mut plan, &mut obvious, next);
+                kernel.run(&changes.transaction(plan.config()));
+                prop_assert_eq!(&kernel, &Elements::of(&plan.ruleset()));
+            }
+            // The order in which the mappings came does not matter.
+            let other_order = planned(config, obvious.0.iter().rev().cloned());
+            prop_assert_eq!(plan.ruleset(), other_order.ruleset());
         }
-        // The order in which the mappings came does not matter.
-        let other_order = fresh(obvious.0.iter().rev().cloned());
-        prop_assert_eq!(plan.ruleset(), other_order.ruleset());
+    }
+
+    #[test]
+    fn a_plan_of_those_that_a_change_concerns_tells_its_changes(
+        history in steps(1..60), remove in 0usize..4, add in prop::collection::vec(mapping(), 0..4)
+    ) {
+        for config in configs() {
+            let (mut plan, mut obvious) = (planned(config.clone(), []), Obvious::default());
+            history.iter().for_each(|next| drop(step(&mut plan, &mut obvious, next)));
+            let before: Vec<Mapping> = plan.mappings().cloned().collect();
+            let remove: Vec<MappingKey> = before.iter().rev().step_by(3).take(remove).map(Mapping::key).collect();
+            let mut part = planned(config, concerned(&before, &remove, &add).cloned());
+            let mut both = [Changes::none(), Changes::none()];
+            for (plan, changes) in [&mut plan, &mut part].into_iter().zip(&mut both) {
+                remove.iter().for_each(|key| changes.append(plan.remove(key).unwrap()));
+            }
+            for mapping in &add {
+                match (plan.add(mapping), part.add(mapping)) {
+                    (Ok(one), Ok(other)) => {
+                        both[0].append(one);
+                        both[1].append(other);
+                    }
+                    (one, other) => prop_assert_eq!(one.map(drop), other.map(drop)),
+                }
+            }
+            prop_assert_eq!(&both[0], &both[1]);
+            // And flows are judged by a part as by the whole.
+            let mappings: Vec<Mapping> = plan.mappings().cloned().collect();
+            for asked in ["192.0.2.1:1003", "192.0.2.2:1010"] {
+                for client in ["10.213.0.2:1003", "198.51.100.9:1010", "192.0.2.1:1020"] {
+                    let [client, asked]: [SocketAddr; 2] = [client, asked].map(|text| text.parse().unwrap());
+                    for server in [asked, "10.213.0.2:1003".parse().unwrap(), "10.213.0.4:1010".parse().unwrap()] {
+                        for seen in [client, "192.0.2.1:1010".parse().unwrap()] {
+                            let flow = Flow { protocol: Protocol::Udp, client, asked, server, seen };
+                            let part = planned(plan.config().clone(), concerned_by_flows(&mappings, &[flow]).cloned());
+                            let [whole, part] = [&plan, &part].map(|plan| {
+                                plan.is_stale(&flow, &Touched::everything(), |address| {
+                                    ["192.0.2.1", "192.0.2.2", "2001:db8::1"].contains(&address.to_string().as_str())
+                                })
+                            });
+                            prop_assert_eq!(whole, part, "{:?}", flow);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]
@@ -120,12 +173,14 @@ proptest! {
 
     #[test]
     fn removing_everything_leaves_the_empty_table(history in steps(1..60)) {
-        let (mut plan, mut obvious) = (fresh([]), Obvious::default());
-        history.iter().for_each(|next| drop(step(&mut plan, &mut obvious, next)));
-        let keys: Vec<MappingKey> = plan.mappings().map(Mapping::key).collect();
-        for key in keys {
-            plan.remove(&key).unwrap();
+        for config in configs() {
+            let (mut plan, mut obvious) = (planned(config.clone(), []), Obvious::default());
+            history.iter().for_each(|next| drop(step(&mut plan, &mut obvious, next)));
+            let keys: Vec<MappingKey> = plan.mappings().map(Mapping::key).collect();
+            for key in keys {
+                plan.remove(&key).unwrap();
+            }
+            prop_assert_eq!(plan.ruleset(), planned(config, []).ruleset());
         }
-        prop_assert_eq!(plan.ruleset(), fresh([]).ruleset());
     }
 }

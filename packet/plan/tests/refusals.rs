@@ -124,3 +124,10 @@ fn the_last_port_of_all_can_be_mapped() {
         plan.add(&Mapping { host: all, container: 1, ..port(Protocol::Sctp, 1, 2, 1) }).is_ok()
     }));
 }
+
+#[test]
+fn any_address_may_be_an_instance_where_others_made_the_networks() {
+    let mut plan = Plan::new(PlanConfig::any()).unwrap();
+    let stranger = Mapping { v4: Some([192, 168, 0, 1].into()), ..port(Protocol::Udp, 20001, 2, 1) };
+    plan.add(&stranger).unwrap();
+}

@@ -26,4 +26,5 @@ pub fn block(protocol: Protocol, first: u16, last: u16, number: u16) -> Mapping 
     Mapping { host: PortRange::new(first, last).unwrap(), ..port(protocol, first, number, first) }
 }
 
+pub mod cluster;
 pub mod site;

@@ -43,7 +43,7 @@ pub enum Ip {
 impl Ip {
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    fn pick(self, v4: &str, v6: &str) -> IpAddr {
+    pub fn pick(self, v4: &str, v6: &str) -> IpAddr {
         (if self == Self::V4 { v4 } else { v6 }).parse().unwrap()
     }
 

@@ -129,3 +129,73 @@ fn only_flows_of_touched_ports_are_looked_at() {
     all.merge(&Touched::everything());
     assert!(all.contains(&flow(CLIENT, "192.0.2.1:1")));
 }
+
+/// The same mappings on a node of a cluster, whose Pods are of 10.213.0.0/24; `gone`: a host port whose mapping went.
+#[track_caller]
+fn judge_any(gone: u16, client: &str, asked: &str, server: &str, seen: &str) -> bool {
+    let networks = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
+    let config = PlanConfig {
+        local: networks(&["10.213.0.0/24"]),
+        direct: networks(&["10.213.0.0/16", "10.96.0.0/12"]),
+        pools: vec![PortRange::new(20000, 29999).unwrap()],
+        ..PlanConfig::any()
+    };
+    let plan = Plan::with(config, plan().mappings()).unwrap();
+    let mut touched = Touched::default();
+    touched.mapping(&Mapping {
+        host: PortRange::single(gone).unwrap(),
+        ..plan.mappings().next().unwrap().clone()
+    });
+    let [client, asked, server, seen] = [client, asked, server, seen].map(|text| text.parse().unwrap());
+    plan.is_stale(&Flow { protocol: Protocol::Udp, client, asked, server, seen }, &touched, is_local)
+}
+
+#[test]
+fn on_a_node_of_a_cluster_only_what_is_ours_is_stale() {
+    let judge = |client, asked, server, seen| judge_any(8080, client, asked, server, seen);
+    // As mapped.
+    assert!(!judge(CLIENT, "192.0.2.1:20001", "10.213.0.2:7777", CLIENT));
+    assert!(!judge(CLIENT, "192.0.2.1:21042", "10.213.0.2:21042", CLIENT));
+    // Another instance; nobody any more, of a pool or of a port that was mapped until now.
+    assert!(judge(CLIENT, "192.0.2.1:20001", "10.213.0.9:7777", CLIENT));
+    assert!(judge(CLIENT, "192.0.2.1:20009", "10.213.0.9:7777", CLIENT));
+    assert!(judge(CLIENT, "192.0.2.1:8080", "10.213.0.9:7777", CLIENT));
+    // A node port and a port of another plugin's.
+    assert!(!judge(CLIENT, "192.0.2.1:30080", "10.213.0.2:7777", "10.213.0.1:4444"));
+    assert!(!judge(CLIENT, "192.0.2.1:8081", "172.17.0.2:80", CLIENT));
+    // Services: from a mapped port, masqueraded by others or not.
+    assert!(!judge("10.213.0.2:7777", "10.96.0.10:53", "10.213.7.2:53", "10.213.0.2:7777"));
+    assert!(!judge("10.213.0.2:7777", "10.96.0.10:20001", "10.213.0.2:7777", "192.0.2.1:555"));
+    // Straight to Pods, here and elsewhere.
+    assert!(!judge("10.213.0.2:7777", "10.213.0.3:7777", "10.213.0.3:7777", "10.213.0.2:7777"));
+    assert!(!judge("10.213.0.2:7777", "10.213.7.3:20001", "10.213.7.3:20001", "10.213.0.2:7777"));
+    // To the world: from a mapped port as published, from others as the CNI plugin likes, but not as a port of ours.
+    assert!(!judge("10.213.0.2:7777", CLIENT, CLIENT, "192.0.2.1:20001"));
+    assert!(judge("10.213.0.2:7777", CLIENT, CLIENT, "192.0.2.1:7777"));
+    assert!(judge("10.213.0.2:7777", CLIENT, CLIENT, "10.213.0.2:7777"));
+    assert!(!judge("10.213.0.2:5555", CLIENT, CLIENT, "192.0.2.1:5555"));
+    assert!(!judge("10.213.0.9:7777", CLIENT, CLIENT, "192.0.2.1:7777"));
+    assert!(judge("10.213.0.9:7777", CLIENT, CLIENT, "192.0.2.1:20009"));
+    assert!(judge("10.213.0.9:7777", CLIENT, CLIENT, "192.0.2.1:8080"));
+    // Between instances of this machine by published ports: not with the sender's own address.
+    assert!(!judge("10.213.0.3:5555", "192.0.2.1:20001", "10.213.0.2:7777", "192.0.2.1:40000"));
+    assert!(judge("10.213.0.3:5555", "192.0.2.1:20001", "10.213.0.2:7777", "10.213.0.3:5555"));
+    assert!(!judge("10.213.0.3:7777", "192.0.2.1:20001", "10.213.0.2:7777", "192.0.2.2:20001"));
+    // The machine's own.
+    assert!(!judge("192.0.2.1:5555", CLIENT, CLIENT, "192.0.2.1:5555"));
+    assert!(judge("192.0.2.1:20001", CLIENT, CLIENT, "192.0.2.1:20001"));
+    assert!(!judge("10.213.0.2:7777", "192.0.2.1:53", "192.0.2.1:53", "10.213.0.2:7777"));
+}
+
+#[test]
+fn mappings_are_read_back_from_their_elements() {
+    for mapping in plan().mappings() {
+        for (set, element) in ingress::elements(mapping) {
+            assert_eq!(ingress::mapping(set, &element).as_ref(), Some(mapping));
+        }
+    }
+    let difference =
+        crate::diff(Some(&Plan::new(PlanConfig::default()).unwrap().ruleset()), &plan().ruleset());
+    let touched = Touched::everything_and(&difference);
+    assert!(touched.names(20001) && touched.names(21099) && !touched.names(20002));
+}
