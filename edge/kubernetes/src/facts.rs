@@ -5,5 +5,5 @@ mod node;
 mod pod;
 
 pub use node::NodeFacts;
-pub(crate) use node::SlimNode;
+pub(crate) use node::{SlimNode, whole};
 pub use pod::{ContainerFacts, ContainerPort, OwnerFacts, Phase, PodFacts, PodKey, StaticHostPort};

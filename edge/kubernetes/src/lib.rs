@@ -10,6 +10,7 @@ mod answered;
 mod backoff;
 mod changes;
 mod connection;
+mod endpoints;
 mod facts;
 mod failure;
 mod leader;
@@ -19,9 +20,13 @@ mod publish;
 mod quota;
 mod rollout;
 mod view;
+mod webhook;
 
 pub use changes::{Change, Changes};
 pub use connection::{ConnectError, Connection, ConnectionConfig};
+pub use endpoints::{
+    BLOCKS_ANNOTATION, MANAGED_BY, PUBLISH_ANNOTATION, TWIN_SUFFIX, remove_endpoints, run_endpoints,
+};
 pub use facts::{
     ContainerFacts, ContainerPort, NodeFacts, OwnerFacts, Phase, PodFacts, PodKey, StaticHostPort,
 };
@@ -29,9 +34,10 @@ pub use failure::ApiError;
 pub use leader::{Leader, LeaderConfig};
 pub use pool::{
     OPT_IN_LABEL, PoolError, PoolFacts, PoolSet, RESOURCE_PREFIX, RefusedPool, Selector, SelectorError,
-    crd_yaml, opted_in,
+    crd_yaml, opted_in, run_pool_status,
 };
 pub use publish::{About, Annotations, Capacity, EventKind, PublishError, PublishStats, Publisher};
 pub use quota::{Count, check_quota, namespace_usage};
 pub use rollout::Rollout;
 pub use view::{NodeView, NotSynced, PodError, ViewHealth};
+pub use webhook::{Certificates, CertificatesConfig, CertificatesError, Mutate, Policy, serve_webhook};

@@ -297,7 +297,8 @@ where
             };
             let error = ApiError::of_watch(what, &error);
             let streaming = config.initial_list_strategy == InitialListStrategy::StreamingList;
-            if streaming && matches!(error, ApiError::Refused { code: 400 | 422, .. }) {
+            // 500: an etcd before 3.4.31 or 3.5.13 ("the required storage feature RequestWatchProgress is disabled").
+            if streaming && has_no_streaming(&error) {
                 tracing::debug!(what, "the API server has no streaming lists: listing by pages");
                 config.initial_list_strategy = InitialListStrategy::ListWatch;
                 break;
@@ -317,4 +318,10 @@ where
             }
         }
     }
+}
+
+/// Whether the API server may list in another way. Switched off it answers 422, and with an etcd that is too old for it
+/// (before 3.4.31 and 3.5.13: `RequestWatchProgress`) 500. To list by pages for another reason does no harm.
+fn has_no_streaming(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused { code: 400 | 422 | 500 | 501, .. })
 }

@@ -6,6 +6,7 @@
 pub(crate) mod resource;
 mod selector;
 mod set;
+mod status;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,6 +19,7 @@ use resource::{PoolProtocol, PortPoolSpec};
 pub use selector::{Selector, SelectorError};
 pub(crate) use set::{DefinedPool, LoosePool};
 pub use set::{PoolSet, RefusedPool};
+pub use status::run_pool_status;
 
 /// What our extended resources begin with; the pool's name follows.
 pub const RESOURCE_PREFIX: &str = "ports.portolan.dev/";

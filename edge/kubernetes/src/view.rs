@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,6 +56,8 @@ pub struct ViewHealth {
     pub away: Option<Duration>,
     /// Why it fails.
     pub error: Option<ApiError>,
+    /// How often some kind was listed as a whole: once for each at the start, and again when a watch has expired.
+    pub lists: u64,
 }
 
 /// The view is not complete.
@@ -201,6 +204,7 @@ impl NodeView {
             synced: states.iter().all(|(_, state)| state.synced),
             away: failing.iter().filter_map(|state| state.away).min().map(|since| since.elapsed()),
             error: failing.iter().find_map(|state| state.error.clone()),
+            lists: states.iter().map(|(_, state)| state.lists).sum(),
         }
     }
 
@@ -221,7 +225,11 @@ impl NodeView {
         let api = Api::<Pod>::namespaced(self.0.connection.client(), namespace);
         let what = format!("get Pod {namespace}/{name}");
         let known = || self.pod(namespace, name, uid);
-        let pod = self.ask(limit, known, &what, || api.get(name)).await.map_err(|error| {
+        let question = || {
+            let (api, name) = (api.clone(), name.to_owned());
+            Box::pin(async move { api.get(&name).await }) as Question<_>
+        };
+        let pod = self.ask(limit, known, &what, question).await.map_err(|error| {
             let (namespace, name) = (namespace.to_owned(), name.to_owned());
             if error.is_missing() { PodError::Missing { namespace, name } } else { error.into() }
         })?;
@@ -255,7 +263,12 @@ impl NodeView {
         let api = Api::<Namespace>::all(self.0.connection.client());
         let what = format!("get Namespace {namespace}");
         let known = || self.namespace_labels(namespace);
-        match self.ask(limit, known, &what, || api.get_metadata(namespace)).await? {
+        let question = || {
+            let (api, namespace) = (api.clone(), namespace.to_owned());
+            Box::pin(async move { api.get_metadata(&namespace).await })
+                as Question<PartialObjectMeta<Namespace>>
+        };
+        match self.ask(limit, known, &what, question).await? {
             Answer::Known(labels) => Ok(labels),
             Answer::Asked(object) => Ok(object.metadata.labels.unwrap_or_default()),
         }
@@ -316,7 +329,7 @@ impl NodeView {
         limit: Duration,
         known: impl Fn() -> Option<M>,
         what: &str,
-        call: impl AsyncFn() -> kube::Result<T>,
+        call: impl Fn() -> Question<T>,
     ) -> Result<Answer<M, T>, ApiError> {
         let (deadline, mut backoff) = (Instant::now() + limit, Backoff::new());
         loop {
@@ -336,6 +349,9 @@ impl NodeView {
         }
     }
 }
+
+/// Boxed, as the compiler cannot see that what an `AsyncFn` gives may go from thread to thread (rust-lang/rust#102211).
+type Question<T> = Pin<Box<dyn Future<Output = kube::Result<T>> + Send>>;
 
 enum Answer<M, T> {
     Known(M),

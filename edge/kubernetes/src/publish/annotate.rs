@@ -34,7 +34,13 @@ async fn attempt(connection: &Connection, pod: &PodKey, changes: &Annotations) -
     };
     match error {
         ApiError::Missing { .. } => Outcome::Gone,
-        ApiError::Conflict { .. } if is_gone(connection, &api, pod).await => Outcome::Gone,
+        // The UID in the patch holds for one Pod. Of another one of the name it is "immutable" (422) or a failed
+        // precondition (409), depending on the version; but both have other reasons too.
+        ApiError::Conflict { .. } | ApiError::Refused { code: 422, .. }
+            if is_gone(connection, &api, pod).await =>
+        {
+            Outcome::Gone
+        }
         // Somebody else changed it in the same moment.
         ApiError::Conflict { .. } => Outcome::Later,
         error if error.is_retryable() => {
@@ -48,8 +54,7 @@ async fn attempt(connection: &Connection, pod: &PodKey, changes: &Annotations) -
     }
 }
 
-/// The UID in a patch is a precondition: another object of the name is answered with 409. So is a write that lost a
-/// race, which is another matter.
+/// Whether the name belongs to nobody, or to another Pod.
 async fn is_gone(connection: &Connection, api: &Api<Pod>, pod: &PodKey) -> bool {
     let call = api.get_metadata(&pod.name);
     match connection.limited(format!("get Pod {pod}"), CALL, call).await {
