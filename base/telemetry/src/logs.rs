@@ -20,8 +20,11 @@ pub enum Form {
 pub fn start(level: &str, form: Form, color: bool) -> Result<(), ParseError> {
     let filter = match std::env::var("PORTOLAN_LOG") {
         Ok(directives) if !directives.trim().is_empty() => EnvFilter::try_new(directives)?,
-        // The HTTP library tells each connection at debug: that is ours to tell.
-        _ => EnvFilter::try_new(format!("{level},hyper=warn,hyper_util=warn,hickory_proto=warn"))?,
+        // Libraries tell each connection and each request at debug: that is ours to tell.
+        _ => EnvFilter::try_new(format!(
+            "{level},hyper=warn,hyper_util=warn,hickory_proto=warn,kube_client=warn,kube_runtime=warn,rustls=warn,\
+             tower=warn"
+        ))?,
     };
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);

@@ -26,7 +26,7 @@ impl Catalog {
     /// Registers, changes and takes out, so that it is as the Pods are.
     pub(crate) async fn follow(&mut self, agent: &Arc<Agent>) {
         let mut wanted: HashMap<InstanceId, Registration> = HashMap::new();
-        for entry in agent.directory.all().into_iter().filter(|entry| entry.asked > 0) {
+        for entry in agent.directory.select(|entry| entry.asked > 0) {
             let Some(pod) = entry.instance.pod().filter(|pod| pod.interface == "eth0") else { continue };
             let Some(facts) = agent.cluster.known(pod.namespace, pod.name) else { continue };
             // Without a word from the API server a Pod stays as it was said last.

@@ -31,7 +31,7 @@ pub(crate) async fn main(global: &Global, args: &AgentArgs) -> anyhow::Result<Ex
     if let Some(Err(error)) = tokio::task::spawn_blocking(move || address.map(self_address::remove)).await? {
         failures.push(format!("taking the address for Pods off lo: {error:#}"));
     }
-    for path in [config.pods(), args.socket.clone()] {
+    for path in [config.pods(), config.networks(), args.socket.clone()] {
         let removed =
             if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         match removed {

@@ -59,6 +59,11 @@ impl Cluster {
         }
     }
 
+    /// Whether what is known is all there is to know.
+    pub(crate) fn is_known(&self) -> bool {
+        self.kubernetes().is_none_or(|kubernetes| kubernetes.view.health().synced)
+    }
+
     /// The pools of the cluster; `None` without a cluster.
     pub(crate) fn pools(&self) -> Option<PoolSet> {
         self.kubernetes().map(|kubernetes| kubernetes.view.pools())

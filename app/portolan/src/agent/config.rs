@@ -78,6 +78,11 @@ impl AgentConfig {
         self.data.join("pods")
     }
 
+    /// Where the networks of the cluster are remembered.
+    pub(crate) fn networks(&self) -> PathBuf {
+        self.data.join("networks.json")
+    }
+
     /// Whether the kernel can be told to keep its own choices out of the pools.
     pub(crate) fn reserves(&self) -> bool {
         std::fs::OpenOptions::new().write(true).open(&self.reserved_ports).is_ok()

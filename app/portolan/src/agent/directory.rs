@@ -75,9 +75,9 @@ impl Directory {
         inner.entries.get(inner.addresses.get(&address)?).cloned()
     }
 
-    /// All Pods.
-    pub(crate) fn all(&self) -> Vec<Entry> {
-        self.lock().entries.values().cloned().collect()
+    /// The Pods that somebody is interested in.
+    pub(crate) fn select(&self, interesting: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        self.lock().entries.values().filter(|entry| interesting(entry)).cloned().collect()
     }
 }
 
@@ -129,6 +129,6 @@ mod tests {
         assert_eq!(directory.of_address("10.0.0.5".parse().unwrap()), None);
         assert_eq!(directory.remove(&"a/one".parse().unwrap(), &"1".parse().unwrap()), None);
         assert!(directory.of_address("10.0.0.6".parse().unwrap()).is_some());
-        assert_eq!(directory.all().len(), 1);
+        assert_eq!(directory.select(|_| true).len(), 1);
     }
 }

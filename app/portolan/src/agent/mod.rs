@@ -18,6 +18,8 @@ mod decide;
 mod directory;
 mod engine;
 mod http;
+mod inject;
+mod localhost;
 mod nri;
 mod overlaps;
 mod plan;
@@ -46,6 +48,7 @@ use cluster::Cluster;
 use config::AgentConfig;
 use directory::Directory;
 use engine::Engine;
+use localhost::Localhost;
 use pools::NodePool;
 
 /// What the parts of the agent share.
@@ -54,6 +57,7 @@ pub(crate) struct Agent {
     cluster: Cluster,
     engine: Engine,
     directory: Directory,
+    localhost: Localhost,
     metrics: Arc<Metrics>,
     /// The pools that count now.
     pools: ArcSwap<Vec<NodePool>>,

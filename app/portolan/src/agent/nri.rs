@@ -4,17 +4,18 @@
 //! The runtime asks under a lock for the whole node, so what is not ours is answered at once ([`Handler::concerns`]),
 //! and nothing here waits for the API server longer than the watch takes to tell of a Pod.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use portolan_kubernetes::{EventKind, PodFacts};
 use portolan_model::{Incarnation, InstanceId, Network, Owner, PodRef};
-use portolan_nri::{Container, ContainerAdjustment, Handler, Mount, PodSandbox};
+use portolan_nri::{Container, ContainerAdjustment, Event, Events, Handler, PodSandbox};
+use portolan_ports::Lease;
 
 use super::{
     Agent,
     asks::asks,
     directory::Entry,
-    tell,
+    inject, tell,
     wanted::{Outcome, wanted},
 };
 use crate::attach::Wish;
@@ -26,6 +27,15 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub(crate) struct Runtime(pub(crate) Arc<Agent>);
 
 impl Handler for Runtime {
+    fn events(&self) -> Events {
+        Events::none()
+            .with(Event::RunPodSandbox)
+            .with(Event::CreateContainer)
+            .with(Event::StartContainer)
+            .with(Event::StopPodSandbox)
+            .with(Event::RemovePodSandbox)
+    }
+
     fn concerns(&self, pod: &PodSandbox) -> bool {
         asks(&pod.annotations)
     }
@@ -71,10 +81,7 @@ impl Handler for Runtime {
         if !pod.host_network {
             return Ok(());
         }
-        match tokio::time::timeout(PATIENCE, publish(&self.0, &pod)).await {
-            Ok(done) => done,
-            Err(_) => Err("the API server does not tell of the Pod in time: it is tried again".to_owned()),
-        }
+        publish_soon(&self.0, &pod).await
     }
 
     async fn stop_pod_sandbox(&self, pod: PodSandbox) {
@@ -88,17 +95,19 @@ impl Handler for Runtime {
     async fn create_container(
         &self,
         pod: PodSandbox,
-        _container: Container,
+        container: Container,
     ) -> Result<ContainerAdjustment, String> {
-        let Some(entry) = entry(&self.0, &pod).filter(|entry| entry.asked > 0 && entry.environment) else {
+        let agent = &self.0;
+        if pod.host_network && entry(agent, &pod).is_none() {
+            // Its sandbox was made while no agent was there.
+            publish_soon(agent, &pod).await?;
+        }
+        let Some(entry) = entry(agent, &pod).filter(|entry| entry.asked > 0 && entry.environment) else {
             return Ok(ContainerAdjustment::default());
         };
-        let mounts = tell::file(&self.0, &entry).filter(|file| file.exists());
-        Ok(ContainerAdjustment {
-            env: tell::variables(&self.0, &entry),
-            mounts: mounts.map(|file| Mount::read_only(file, tell::FILE)).into_iter().collect(),
-            ..ContainerAdjustment::default()
-        })
+        let file = tell::file(agent, &entry).filter(|file| file.exists());
+        let folder = file.as_deref().and_then(Path::parent);
+        Ok(inject::adjustment(tell::variables(agent, &entry), folder, &container))
     }
 
     async fn start_container(&self, pod: PodSandbox, container: Container) {
@@ -124,6 +133,15 @@ fn entry(agent: &Agent, pod: &PodSandbox) -> Option<Entry> {
 
 fn key(pod: &PodSandbox) -> Option<InstanceId> {
     InstanceId::of_pod(&pod.namespace, &pod.name, "eth0").ok()
+}
+
+/// [`publish`], as long as the runtime waits. What comes of it after that is taken back when the runtime says that
+/// the sandbox it failed is gone.
+async fn publish_soon(agent: &Arc<Agent>, pod: &PodSandbox) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, publish(agent, pod)).await {
+        Ok(done) => done,
+        Err(_) => Err("the API server does not tell of the Pod in time: it is tried again".to_owned()),
+    }
 }
 
 /// Ports for a Pod on the host network: chosen and held, and nothing mapped.
@@ -172,13 +190,17 @@ async fn publish(agent: &Arc<Agent>, pod: &PodSandbox) -> Result<(), String> {
 
 async fn release(agent: &Arc<Agent>, pod: &PodSandbox) {
     let (Some(instance), Some(life)) = (key(pod), Incarnation::new(pod.id.as_str())) else { return };
-    let of_host = |entry: &Entry| entry.network == Network::Host && entry.incarnation == life;
-    if !agent.directory.get(&instance).is_some_and(|entry| of_host(&entry)) {
-        return;
-    }
     let (key, of_life) = (instance.clone(), life.clone());
-    match agent.engine.call(move |attach| attach.detach(&key, &of_life)).await {
-        Ok(Ok(_)) => tell::gone(agent, &instance, &life).await,
+    // The engine is asked and not the directory: what was given to a Pod whose runtime did not wait for it is before
+    // us in the queue, and nowhere else. Ports of other Pods are the CNI plugin's to take back.
+    let released = agent.engine.call(move |attach| {
+        let of_host = |lease: &Lease| matches!(lease.request.owner, Owner::Sandbox { .. });
+        let ours = attach.get(&key).is_some_and(of_host) && attach.has(&key, &of_life);
+        if ours { attach.detach(&key, &of_life).map(|()| true) } else { Ok(false) }
+    });
+    match released.await {
+        Ok(Ok(true)) => tell::gone(agent, &instance, &life).await,
+        Ok(Ok(false)) => {}
         Ok(Err(error)) => tracing::error!(%instance, %error, "cannot take back its ports; trying again"),
         Err(_) => {}
     }

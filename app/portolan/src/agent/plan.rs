@@ -1,5 +1,6 @@
 //! How the packet rules are to be on this node, apart from the mappings.
 
+use ipnet::IpNet;
 use portolan_apply::PlanConfig;
 use portolan_plan::SourcePolicy;
 
@@ -14,7 +15,7 @@ pub(crate) fn plan(agent: &Agent) -> PlanConfig {
 pub(crate) fn first(config: &AgentConfig, cluster: &Cluster, pools: &[NodePool]) -> PlanConfig {
     let mut direct = config.direct.clone();
     if direct.is_empty() {
-        direct = cluster.networks();
+        direct = if cluster.is_known() { remember(config, cluster.networks()) } else { remembered(config) };
     }
     direct.sort_unstable();
     direct.dedup();
@@ -29,4 +30,20 @@ pub(crate) fn first(config: &AgentConfig, cluster: &Cluster, pools: &[NodePool])
         sources: pools.iter().filter(|pool| !pool.sources.is_empty()).flat_map(policies).collect(),
         ..PlanConfig::any()
     }
+}
+
+/// An agent that starts while the API server is away goes on with the networks of the last one.
+fn remembered(config: &AgentConfig) -> Vec<IpNet> {
+    let text = std::fs::read_to_string(config.networks()).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn remember(config: &AgentConfig, networks: Vec<IpNet>) -> Vec<IpNet> {
+    if networks != remembered(config) {
+        let written = serde_json::to_string(&networks).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|text| std::fs::write(config.networks(), text)) {
+            tracing::debug!(%error, "cannot remember the networks of the cluster");
+        }
+    }
+    networks
 }

@@ -75,6 +75,10 @@ pub(crate) fn of_ports(pools: &[NodePool]) -> Result<Pools, PoolError> {
         protocols: pool.protocols,
         quarantine: pool.quarantine,
     };
+    // A node that no PortPool is for: then there are static ports only.
+    if pools.is_empty() {
+        return Ok(Pools::none());
+    }
     Pools::new(pools.iter().map(pool).collect())
 }
 

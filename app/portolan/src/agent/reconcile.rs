@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use portolan_kubernetes::{EventKind, PodFacts};
-use portolan_model::{InstanceId, Name, Network, Owner, PortRequest, STATUS_ANNOTATION};
+use portolan_kubernetes::{Change, EventKind, PodFacts};
+use portolan_model::{InstanceId, Name, Network, Owner, PortRequest, Protocol, STATUS_ANNOTATION};
 use portolan_ports::Lease;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -39,27 +39,26 @@ pub(crate) async fn run(agent: Arc<Agent>, mut catalog: Option<Catalog>, stop: C
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut changes = agent.cluster.changes();
-    let mut said = overlaps::Said::default();
+    let mut state = State::default();
     loop {
         let change = async {
             match &mut changes {
-                Some(changes) => changes.next().await.is_some(),
+                Some(changes) => changes.next().await,
                 None => std::future::pending().await,
             }
         };
-        let full = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => break,
             _ = owners.tick() => { reap(&agent).await; continue }
-            _ = every.tick() => true,
-            () = agent.wake.notified() => false,
-            more = change => {
-                if !more {
-                    changes = None;
-                }
-                false
+            _ = every.tick() => full_round(&agent, &mut state).await,
+            // Of leases there is nothing to compare: whoever changed them has told it.
+            () = agent.wake.notified() => {}
+            changed = change => match changed {
+                Some(changed) => follow_cluster(&agent, &changed, &mut state).await,
+                None => changes = None,
             }
-        };
-        round(&agent, full, &mut said).await;
+        }
+        agent.localhost.follow(&agent).await;
         if let Some(catalog) = &mut catalog {
             catalog.follow(&agent).await;
         }
@@ -74,33 +73,75 @@ pub(crate) async fn run(agent: Arc<Agent>, mut catalog: Option<Catalog>, stop: C
     }
 }
 
-/// Once. `full`: also what costs more and changes seldom.
-pub(crate) async fn round(agent: &Arc<Agent>, full: bool, said: &mut overlaps::Said) {
-    follow_pools(agent).await;
-    let statics = agent.cluster.static_ports();
-    let avoid: Vec<_> = statics.iter().map(|port| (port.protocol, port.port)).collect();
-    let plan = plan::plan(agent);
+/// What was done the last time.
+#[derive(Debug, Default)]
+struct State {
+    said: overlaps::Said,
+    avoided: Vec<(Protocol, u16)>,
+}
+
+/// What the cluster says has changed: only that.
+async fn follow_cluster(agent: &Arc<Agent>, changed: &BTreeSet<Change>, state: &mut State) {
+    if !agent.cluster.is_known() {
+        return;
+    }
+    let of_pod = |change: &Change| match change {
+        Change::Pod { namespace, name } => Some((namespace.clone(), name.clone())),
+        _ => None,
+    };
+    if changed.contains(&Change::Everything) {
+        tell_all(agent, &agent.cluster.pods());
+    } else {
+        let pods = changed.iter().filter_map(of_pod);
+        let pods: Vec<_> =
+            pods.filter_map(|(namespace, name)| agent.cluster.known(&namespace, &name)).collect();
+        tell_all(agent, &pods);
+    }
+    avoid_statics(agent, state).await;
+    if changed.iter().any(|change| of_pod(change).is_none()) {
+        follow_pools(agent).await;
+        follow_networks(agent).await;
+    }
+}
+
+/// Everything.
+async fn full_round(agent: &Arc<Agent>, state: &mut State) {
     let maintained = agent.engine.call(move |attach| {
-        attach.avoid(avoid);
-        if let Err(error) = attach.set_plan(plan) {
-            tracing::error!(%error, "cannot change the packet rules; trying again");
-        }
-        if full {
-            attach.maintain();
-        }
-        (
-            attach.usage(String::new()),
-            attach.leases().cloned().collect::<Vec<Lease>>(),
-            attach.unheld().count(),
-        )
+        attach.maintain();
+        let leases: Vec<Lease> = attach.leases().cloned().collect();
+        (attach.usage(String::new()), leases, attach.unheld().count())
     });
     let Ok((usage, leases, unheld)) = maintained.await else { return };
     agent.metrics.unheld.set(i64::try_from(unheld).unwrap_or(i64::MAX));
-    capacity(agent, &usage.pools, &leases);
-    forget_gone(agent, &leases).await;
-    tell_all(agent);
-    if full {
-        overlaps::look(agent, &statics, &leases, said).await;
+    agree_on_leases(agent, &leases).await;
+    // What is not known is not changed: an agent that starts while the API server is away leaves all as it finds it.
+    if agent.cluster.is_known() {
+        follow_pools(agent).await;
+        follow_networks(agent).await;
+        avoid_statics(agent, state).await;
+        capacity(agent, &usage.pools, &leases);
+        tell_all(agent, &agent.cluster.pods());
+        overlaps::look(agent, &agent.cluster.static_ports(), &leases, &mut state.said).await;
+    }
+}
+
+/// Random choices keep away from the static host ports of this node's Pods.
+async fn avoid_statics(agent: &Arc<Agent>, state: &mut State) {
+    let statics = agent.cluster.static_ports();
+    let mut now: Vec<_> = statics.iter().map(|port| (port.protocol, port.port)).collect();
+    now.sort_unstable();
+    if now != state.avoided {
+        state.avoided.clone_from(&now);
+        // The agent is ending otherwise.
+        let _ = agent.engine.call(move |attach| attach.avoid(now)).await;
+    }
+}
+
+/// The rules have the networks and sources that the cluster says. Nothing is done when they have them already.
+async fn follow_networks(agent: &Arc<Agent>) {
+    let plan = plan::plan(agent);
+    if let Ok(Err(error)) = agent.engine.call(move |attach| attach.set_plan(plan)).await {
+        tracing::error!(%error, "cannot change the packet rules; trying again");
     }
 }
 
@@ -132,24 +173,28 @@ async fn follow_pools(agent: &Arc<Agent>) {
     }
 }
 
-/// Directory entries without a lease are forgotten; a missed message is the only way there.
-async fn forget_gone(agent: &Arc<Agent>, leases: &[Lease]) {
+/// The directory knows the leases that are, and no others. A missed message is the only way to anything else.
+async fn agree_on_leases(agent: &Arc<Agent>, leases: &[Lease]) {
     let alive: BTreeSet<_> = leases.iter().map(|l| (&l.request.instance, &l.request.incarnation)).collect();
-    for entry in agent.directory.all() {
-        if !alive.contains(&(&entry.instance, &entry.incarnation)) {
-            // An ADD that has finished since the leases were listed is there as well.
-            let (instance, life) = (entry.instance.clone(), entry.incarnation.clone());
-            let still = agent.engine.call(move |attach| attach.has(&instance, &life)).await;
-            if matches!(still, Ok(false)) {
-                tell::gone(agent, &entry.instance, &entry.incarnation).await;
-            }
+    for entry in agent.directory.select(|entry| !alive.contains(&(&entry.instance, &entry.incarnation))) {
+        // An ADD that has finished since the leases were listed is there as well.
+        let (instance, life) = (entry.instance.clone(), entry.incarnation.clone());
+        let still = agent.engine.call(move |attach| attach.has(&instance, &life)).await;
+        if matches!(still, Ok(false)) {
+            tell::gone(agent, &entry.instance, &entry.incarnation).await;
+        }
+    }
+    for lease in leases.iter().filter(|lease| agent.directory.get(&lease.request.instance).is_none()) {
+        let (instance, life) = (lease.request.instance.clone(), lease.request.incarnation.clone());
+        let still = agent.engine.call(move |attach| attach.has(&instance, &life)).await;
+        if matches!(still, Ok(true)) {
+            recover(agent, std::slice::from_ref(lease));
         }
     }
 }
 
 /// Annotations of the Pods that have ports, and no more those of Pods whose sandbox has ended.
-fn tell_all(agent: &Agent) {
-    let pods = agent.cluster.pods();
+fn tell_all(agent: &Agent, pods: &[Arc<PodFacts>]) {
     for pod in pods.iter().filter(|pod| !pod.terminating) {
         let Ok(instance) = InstanceId::of_pod(&pod.namespace, &pod.name, "eth0") else { continue };
         match agent.directory.get(&instance) {

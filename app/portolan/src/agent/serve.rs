@@ -118,6 +118,9 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
     }
     let wish = wish(&request, &statics, asked.as_ref())?;
     let (instance, incarnation) = (wish.instance.clone(), wish.incarnation.clone());
+    if agent.directory.get(&instance).is_some_and(|entry| entry.incarnation != incarnation) {
+        agent.localhost.stop(&instance).await;
+    }
     let attached = agent.engine.call(move |attach| attach.attach(wish)).await?;
     let lease = match attached {
         Ok(lease) => lease,
@@ -217,6 +220,10 @@ async fn del(
     let life = incarnation(attachment)?;
     // Some runtimes leave CNI_ARGS out of DEL, so what is not found by Pod is looked for by container.
     let by_pod = pod.map(|_| instance(attachment, pod)).transpose()?;
+    // A relay has the socket of a port: it lets go of it before somebody else may have the port.
+    for entry in agent.directory.select(|entry| entry.incarnation == life) {
+        agent.localhost.stop(&entry.instance).await;
+    }
     let (container, interface) = (attachment.container.clone(), attachment.interface.clone());
     let (of_pod, of_life) = (by_pod.clone(), life.clone());
     agent
@@ -231,7 +238,7 @@ async fn del(
     match by_pod {
         Some(instance) => tell::gone(agent, &instance, &life).await,
         None => {
-            for entry in agent.directory.all().into_iter().filter(|entry| entry.incarnation == life) {
+            for entry in agent.directory.select(|entry| entry.incarnation == life) {
                 tell::gone(agent, &entry.instance, &life).await;
             }
         }

@@ -19,7 +19,7 @@ use portolan_kubernetes::{Capacity, Connection, ConnectionConfig, NodeView, Publ
 use portolan_model::AgentRequest;
 use portolan_netlink::route;
 use portolan_nri::Plugin;
-use portolan_ports::{HolderMode, Recovered};
+use portolan_ports::HolderMode;
 use portolan_telemetry::metrics::Metrics;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,6 +30,7 @@ use super::{
     cluster::{Cluster, Kubernetes},
     engine::Engine,
     http,
+    localhost::Localhost,
     nri::Runtime,
     plan, pools, reconcile, self_address, serve, server,
 };
@@ -53,6 +54,8 @@ const HOLDER: Duration = Duration::from_secs(60);
 const LOCK: Duration = Duration::from_secs(15);
 /// How long requests that were begun may take at the end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long the runtime's side may be away before somebody is told.
+const NRI_PATIENCE: Duration = Duration::from_secs(5);
 /// The plugin's place among NRI plugins: early, so that others see our variables.
 const NRI_INDEX: &str = "10";
 
@@ -129,8 +132,7 @@ async fn cluster(args: &AgentArgs, config: &AgentConfig) -> anyhow::Result<Clust
 async fn open(args: &AgentArgs, config: AgentConfig, cluster: Cluster) -> anyhow::Result<Arc<Agent>> {
     let own = tokio::task::spawn_blocking(|| own_addresses()).await?;
     let now = pools::pools(cluster.pools(), &config.pools, config.quarantine);
-    // Without a pool for this node those of the command line are kept free, and nobody may have them.
-    let for_ports = pools::of_ports(&now).or_else(|_| pools::of_ports(&config.pools))?;
+    let for_ports = pools::of_ports(&now)?;
     let attach = AttachConfig {
         folder: config.data.clone(),
         pools: for_ports,
@@ -148,13 +150,14 @@ async fn open(args: &AgentArgs, config: AgentConfig, cluster: Cluster) -> anyhow
     let (attach, recovered) = tokio::task::spawn_blocking(move || Attach::open(attach))
         .await?
         .context("taking over the ports of this node")?;
-    report(&recovered);
+    recovered.report();
     let leases: Vec<_> = attach.leases().cloned().collect();
     let agent = Arc::new(Agent {
         engine: Engine::start(attach)?,
         config,
         cluster,
         directory: Default::default(),
+        localhost: Localhost::new(args.localhost),
         metrics: Arc::new(Metrics::default()),
         pools: ArcSwap::from_pointee(Vec::new()),
         followed: Mutex::default(),
@@ -164,24 +167,6 @@ async fn open(args: &AgentArgs, config: AgentConfig, cluster: Cluster) -> anyhow
     agent.set_pools(now);
     reconcile::recover(&agent, &leases);
     Ok(agent)
-}
-
-fn report(recovered: &Recovered) {
-    if !recovered.kept.is_empty() {
-        tracing::info!(leases = recovered.kept.len(), "took over what the last agent left");
-    }
-    for (lease, why) in &recovered.dropped {
-        tracing::info!(instance = %lease.request.instance, ?why, "its ports are free again");
-    }
-    for lease in &recovered.unheld {
-        tracing::warn!(instance = %lease.request.instance, "another process has one of its ports: not held until that ends");
-    }
-    for damage in &recovered.damage {
-        tracing::warn!("{damage}");
-    }
-    if let Some(error) = &recovered.unprotected {
-        tracing::warn!("{error}");
-    }
 }
 
 /// What the machine itself says of where it can be reached.
@@ -238,14 +223,24 @@ pub(crate) fn install(args: &AgentArgs) -> InstallConfig {
 /// Says when the runtime comes and goes: without it containers do not know their ports.
 async fn watch_nri(mut state: tokio::sync::watch::Receiver<portolan_nri::State>, stop: CancellationToken) {
     loop {
-        match &*state.borrow_and_update() {
+        let now = state.borrow_and_update().clone();
+        match &now {
             portolan_nri::State::Ready { runtime, version } => {
                 tracing::info!(%runtime, %version, "containers get their ports in the environment (NRI)");
             }
-            portolan_nri::State::Waiting { reason } => tracing::warn!(
-                "containers do not get their ports in the environment: {reason}; containerd from 2.0 has NRI, before \
-                 it is enabled by [plugins.\"io.containerd.nri.v1.nri\"] disable = false"
-            ),
+            portolan_nri::State::Waiting { reason } => {
+                // A runtime that is being restarted is back soon.
+                if tokio::time::timeout(NRI_PATIENCE, state.changed())
+                    .await
+                    .is_ok_and(|changed| changed.is_ok())
+                {
+                    continue;
+                }
+                tracing::warn!(
+                    "containers do not get their ports in the environment: {reason}; containerd from 2.0 on has NRI, \
+                     before it is enabled by [plugins.\"io.containerd.nri.v1.nri\"] disable = false"
+                );
+            }
             _ => {}
         }
         tokio::select! {

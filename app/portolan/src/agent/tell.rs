@@ -19,9 +19,7 @@ use portolan_model::{
 
 use super::{Agent, directory::Entry};
 
-/// Where containers find the file.
-pub(crate) const FILE: &str = "/run/portolan/ports.json";
-/// Its name in the Pod's folder below the data folder.
+/// The file's name in the Pod's folder, which containers have at [`super::inject::FOLDER`].
 const FILE_NAME: &str = "ports.json";
 
 /// Everybody learns of a Pod's ports. Nothing of it can fail the Pod: the ports are there.
@@ -52,8 +50,11 @@ pub(crate) async fn published(agent: &Arc<Agent>, entry: Entry, pod: Option<&Pod
 
 /// The sandbox is gone, and with it what was there for it.
 pub(crate) async fn gone(agent: &Arc<Agent>, instance: &InstanceId, life: &Incarnation) {
-    if agent.directory.remove(instance, life).is_some_and(|entry| entry.asked > 0) {
-        tracing::info!(%instance, "its ports are free again");
+    if let Some(entry) = agent.directory.remove(instance, life) {
+        agent.localhost.stop(instance).await;
+        if entry.asked > 0 {
+            tracing::info!(%instance, "its ports are free again");
+        }
     }
     if let Some(folder) = folder(agent, life)
         && let Err(error) = tokio::fs::remove_dir_all(&folder).await
