@@ -13,7 +13,7 @@ use std::{
 };
 
 use portolan_testkit::{
-    binary,
+    ask, binary,
     net::{End, Namespace, link},
     programs,
 };
@@ -22,6 +22,27 @@ use tempfile::TempDir;
 
 /// The versions in which a plugin can be chained.
 pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// A namespace whose IPv6 addresses work at once.
+#[track_caller]
+fn namespace() -> Namespace {
+    let namespace = Namespace::new();
+    namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
+    namespace.sysctl("net/ipv6/conf/default/dad_transmits", "0");
+    namespace
+}
+
+/// Has `from` find its neighbour, which takes IPv6 a good part of a second on a new link (RFC 4861, section 7.2.2): a test
+/// asks once, and has no such patience.
+pub fn acquaint(from: &Namespace, neighbour: IpAddr) {
+    let closed = SocketAddr::new(neighbour, 9);
+    let _ = from.run(|| std::net::TcpStream::connect_timeout(&closed, std::time::Duration::from_secs(5)));
+}
+
+/// The name in the answer of an echo server; `None` when there was no answer.
+pub fn who(answer: std::io::Result<String>) -> Option<String> {
+    answer.ok()?.split_whitespace().next().map(str::to_owned)
+}
 
 /// A machine of a runtime, linked to the rest of the world.
 #[derive(Debug)]
@@ -43,7 +64,7 @@ impl Host {
     /// A machine without containers, that forwards.
     #[track_caller]
     pub fn new() -> Self {
-        let (world, node) = (Namespace::new(), Namespace::new());
+        let (world, node) = (namespace(), namespace());
         link(
             End::new(&world, "eth0", &["192.0.2.2/24", "fd02::2/64"]),
             End::new(&node, "eth0", &["192.0.2.1/24", "fd02::1/64"]),
@@ -51,6 +72,7 @@ impl Host {
         node.route("default via 192.0.2.2");
         node.route("default via fd02::2");
         node.forward();
+        acquaint(&world, Self::V6);
         let folder =
             TempDir::with_prefix("portolan-cni-").unwrap_or_else(|error| panic!("a folder: {error}"));
         Self { world, node, folder, next: AtomicU8::new(1) }
@@ -76,17 +98,19 @@ impl Host {
     /// A container with the addresses of number `number`; the link of another one that had them must be gone.
     #[track_caller]
     pub fn container_at(&self, number: u8, id: &str) -> Container {
-        let namespace = Namespace::new();
+        let namespace = namespace();
         let interface = format!("veth{number}");
-        let gateways = [format!("10.86.{number}.1/24"), format!("fd86:{number}::1/64")];
-        let addresses = [format!("10.86.{number}.2/24"), format!("fd86:{number}::2/64")];
+        let gateways = [format!("10.86.{number}.1/24"), format!("fd86:{number:x}::1/64")];
+        let addresses = [format!("10.86.{number}.2/24"), format!("fd86:{number:x}::2/64")];
         link(
             End::new(&self.node, &interface, &[&gateways[0], &gateways[1]]),
             End::new(&namespace, "eth0", &[&addresses[0], &addresses[1]]),
         );
         namespace.route(&format!("default via 10.86.{number}.1"));
-        namespace.route(&format!("default via fd86:{number}::1"));
-        Container { id: id.to_owned(), number, namespace, addresses }
+        namespace.route(&format!("default via fd86:{number:x}::1"));
+        let container = Container { id: id.to_owned(), number, namespace, addresses };
+        acquaint(&self.node, container.v6());
+        container
     }
 
     /// The configuration of our plugin with these port mappings, in the newest version, working alone.
@@ -128,9 +152,20 @@ impl Host {
         Answer::of(&mut command, stdin)
     }
 
-    /// Whether the world reaches a TCP server behind this port of the machine, and which.
-    pub fn from_world(&self, address: IpAddr, port: u16) -> std::io::Result<String> {
-        self.world.run(|| portolan_testkit::ask::tcp(SocketAddr::new(address, port)))
+    /// Which TCP server the world reaches behind this port of the machine; `None` when there is none.
+    pub fn from_world(&self, address: IpAddr, port: u16) -> Option<String> {
+        who(self.world.run(|| ask::tcp(SocketAddr::new(address, port))))
+    }
+
+    /// The host ports that the plugin alone has given to a container, by its own word.
+    #[track_caller]
+    pub fn published(&self, container: &Container) -> Vec<u16> {
+        let file = self.data().join(format!("ports/{}@eth0.json", container.id));
+        let Ok(text) = std::fs::read_to_string(file) else { return Vec::new() };
+        let ports: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let numbers =
+            ports.as_array().into_iter().flatten().filter_map(|port| port["host"].as_str()?.parse().ok());
+        numbers.collect()
     }
 
     /// The ruleset of the machine, as `nft` shows it.
@@ -179,6 +214,11 @@ impl Container {
     /// Its IPv4 address.
     pub const fn v4(&self) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(10, 86, self.number, 2))
+    }
+
+    /// Its IPv6 address.
+    pub const fn v6(&self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::new(0xfd86, self.number as u16, 0, 0, 0, 0, 0, 2))
     }
 
     /// The result of the plugin that made its interface, in a version of the specification, with keys that nobody

@@ -48,8 +48,9 @@ pub enum Task {
     Gc {
         /// The network.
         network: String,
-        /// The attachments that exist.
-        valid: Vec<Attachment>,
+        /// The attachments that exist. `None`, the runtime does not say: then nothing is known to be stale, and
+        /// running containers do not lose their ports.
+        valid: Option<Vec<Attachment>>,
     },
     /// STATUS.
     Status,
@@ -68,6 +69,9 @@ struct Config<'a> {
     runtime: Option<&'a RawValue>,
     #[serde(rename = "cni.dev/valid-attachments", borrow)]
     valid: Option<&'a RawValue>,
+    /// What libcni 1.2.0 called it, before the specification was followed.
+    #[serde(rename = "cni.dev/attachments", borrow)]
+    valid_before: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,27 +179,21 @@ fn add_request(environment: &Environment, config: &Config<'_>, stdin: &[u8]) -> 
     Ok(AddRequest { attachment, netns: Some(netns), pod, addresses, ports, annotations: runtime.annotations })
 }
 
-fn valid_attachments(config: &Config<'_>) -> Result<Vec<Attachment>, CniError> {
+fn valid_attachments(config: &Config<'_>) -> Result<Option<Vec<Attachment>>, CniError> {
     #[derive(Deserialize)]
     struct Valid {
         #[serde(rename = "containerID")]
         container: String,
         ifname: String,
     }
-    // Without the list everything would be stale: a runtime that forgot it must not cost running containers their ports.
-    let json = config.valid.ok_or_else(|| {
-        CniError::new(code::CONFIG, "GC without cni.dev/valid-attachments: nothing was taken back")
-    })?;
+    let Some(json) = config.valid.or(config.valid_before) else { return Ok(None) };
     let valid: Vec<Valid> = serde_json::from_str(json.get()).map_err(|error| {
         CniError::new(code::DECODE, "cannot read cni.dev/valid-attachments").with_details(error.to_string())
     })?;
-    let network = &config.name;
-    Ok(valid
-        .into_iter()
-        .map(|Valid { container, ifname }| Attachment {
-            container,
-            interface: ifname,
-            network: network.clone(),
-        })
-        .collect())
+    let attachment = |Valid { container, ifname }| Attachment {
+        container,
+        interface: ifname,
+        network: config.name.clone(),
+    };
+    Ok(Some(valid.into_iter().map(attachment).collect()))
 }

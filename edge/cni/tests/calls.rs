@@ -149,16 +149,25 @@ fn only_others_than_kubernetes_get_random_ports_by_host_port_0() {
 }
 
 #[test]
-fn gc_knows_what_is_valid_and_does_nothing_without() {
+fn gc_knows_what_is_valid_or_that_nobody_says() {
     let mut config = json!({"cniVersion": "1.1.0", "name": "test", "type": "portolan"});
-    assert_eq!(read("GC", &config).unwrap_err().code, code::CONFIG);
-    config["cni.dev/valid-attachments"] = json!([{"containerID": CONTAINER, "ifname": "eth0"}]);
     // GC has no parameters of an attachment.
     let unset = [("CNI_CONTAINERID", ""), ("CNI_IFNAME", ""), ("CNI_NETNS", "")];
-    let call = read_with("GC", &unset, &config).unwrap();
-    assert!(matches!(call.task, Task::Gc { network, valid } if network == "test" && valid == [attachment()]));
+    let valid = |config: &Value| match read_with("GC", &unset, config).map(|call| call.task) {
+        Ok(Task::Gc { network, valid }) => {
+            assert_eq!(network, "test");
+            Ok(valid)
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.code),
+    };
+    assert_eq!(valid(&config), Ok(None));
+    config["cni.dev/attachments"] = json!([]);
+    assert_eq!(valid(&config), Ok(Some(vec![])));
+    config["cni.dev/valid-attachments"] = json!([{"containerID": CONTAINER, "ifname": "eth0"}]);
+    assert_eq!(valid(&config), Ok(Some(vec![attachment()])));
     config["cni.dev/valid-attachments"] = json!([{"container": 1}]);
-    assert_eq!(read("GC", &config).unwrap_err().code, code::DECODE);
+    assert_eq!(valid(&config), Err(code::DECODE));
 }
 
 #[test]

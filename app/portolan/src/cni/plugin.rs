@@ -102,7 +102,11 @@ fn serve(call: &Call) -> Result<String, CniError> {
             }
             Ok(String::new())
         }
-        Task::Gc { network, valid } => {
+        Task::Gc { valid: None, .. } => {
+            log("GC does not say which attachments are valid: nothing is taken back");
+            Ok(String::new())
+        }
+        Task::Gc { network, valid: Some(valid) } => {
             // GC has no CNI_ARGS to tell Kubernetes by.
             if settings.agent(None).is_some() || (settings.is_open() && settings.agent_socket().exists()) {
                 done(settings, &AgentRequest::Gc { network: network.clone(), valid: valid.clone() })?;

@@ -5,7 +5,7 @@
 //! the other plugin's installer writes its file again, [`watch`] chains again.
 
 mod conflist;
-mod files;
+pub(super) mod files;
 mod record;
 mod watch;
 
