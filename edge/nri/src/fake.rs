@@ -24,7 +24,9 @@ use crate::{
     ttrpc::{self, Message, Request},
 };
 
-/// How long a plugin may take to connect and to register; runtimes give it 5 seconds.
+/// How long a plugin may take to connect: its process may have to start first.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to register then, as in real runtimes.
 const REGISTER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a plugin did not do what it was told.
@@ -94,7 +96,7 @@ impl Runtime {
 
     async fn register(&self) -> Result<Connected, FakeError> {
         let late = |_| FakeError::Register("none connects".to_owned());
-        let (socket, _) = timeout(REGISTER_LIMIT, self.listener.accept()).await.map_err(late)??;
+        let (socket, _) = timeout(CONNECT_LIMIT, self.listener.accept()).await.map_err(late)??;
         Connected::register(socket, self.request_limit, self.old).await
     }
 }
