@@ -7,15 +7,17 @@ use serde::Deserialize;
 
 use crate::{CniError, code};
 
-/// An entry as it comes.
+/// An entry as it comes. Go reads keys whatever their case, so nobody noticed that containerd's begin with a capital
+/// (`PortMapping` of github.com/containerd/go-cni has no JSON names).
 #[derive(Deserialize)]
 struct Entry {
-    #[serde(rename = "hostPort")]
+    #[serde(rename = "hostPort", alias = "HostPort")]
     host_port: Option<i64>,
-    #[serde(rename = "containerPort")]
+    #[serde(rename = "containerPort", alias = "ContainerPort")]
     container_port: Option<i64>,
+    #[serde(alias = "Protocol")]
     protocol: Option<String>,
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostIP", alias = "HostIP")]
     host_ip: Option<String>,
 }
 
@@ -77,7 +79,8 @@ mod tests {
             {"hostPort": 8081, "containerPort": 81, "protocol": "UDP", "hostIP": ""},
             {"hostPort": 8082, "containerPort": 82, "protocol": "Sctp", "hostIP": "192.168.0.2"},
             {"hostPort": 8083, "containerPort": 83, "hostIP": "::", "name": "unknown keys are no failure"},
-            {"hostPort": 8084, "containerPort": 84, "hostIP": "::ffff:192.0.2.1"}
+            {"hostPort": 8084, "containerPort": 84, "hostIP": "::ffff:192.0.2.1"},
+            {"HostPort": 8085, "ContainerPort": 85, "Protocol": "udp", "HostIP": "127.0.0.1"}
         ]"#;
         let expected = [
             port(8080, 80, Protocol::Tcp, None),
@@ -85,6 +88,7 @@ mod tests {
             port(8082, 82, Protocol::Sctp, Some("192.168.0.2")),
             port(8083, 83, Protocol::Tcp, Some("::")),
             port(8084, 84, Protocol::Tcp, Some("192.0.2.1")),
+            port(8085, 85, Protocol::Udp, Some("127.0.0.1")),
         ];
         assert_eq!(read(json).unwrap(), expected);
         assert_eq!(read("null").unwrap(), []);
