@@ -178,7 +178,9 @@ impl<'a> Node<'a> {
     pub fn load(&self, archive: &Path) -> Result<()> {
         let file = fs::File::open(archive).with_context(|| format!("cannot open {}", archive.display()))?;
         let mut command = self.nsenter()?;
-        command.args(["ctr", "--namespace", "k8s.io", "images", "import", "--local", "-"]).stdin(file);
+        command.args(["ctr", "--namespace", "k8s.io", "images", "import", "--local"]);
+        // The archive is in the cache: a second copy of each layer on each node would only fill the disk.
+        command.args(["--discard-unpacked-layers", "-"]).stdin(file);
         let output = command.output().context("cannot start ctr")?;
         if !output.status.success() {
             bail!("{} does not take {}: {}", self.name(), archive.display(), command::said(&output));

@@ -76,6 +76,14 @@ enum Verb {
         /// node1, node2, …
         node: String,
     },
+    /// Run a command while a cluster is up: it is started before and removed after, unless it was up already.
+    With {
+        #[command(flatten)]
+        up: Box<Up>,
+        /// The command; it gets KUBECONFIG and PORTOLAN_TEST_CLUSTER.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Build programs into the cache, without starting anything.
     Build {
         /// Which; all without any.
@@ -175,6 +183,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         Verb::Logs { name, log } => return logs(&name, log.as_deref()),
         Verb::Join(name) => println!("node{}", find(&name)?.join(&say)?),
         Verb::Reboot { name, node } => find_node(&find(&name)?, &node)?.reboot()?,
+        Verb::With { up, command } => return with(*up, &command),
         Verb::Build { recipes } => {
             let all: Vec<&str> = RECIPES.iter().map(|recipe| recipe.name).collect();
             let chosen: Vec<&str> = recipes.iter().map(String::as_str).collect();
@@ -186,6 +195,27 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends as the command ends.
+fn with(up: Up, command: &[String]) -> Result<ExitCode> {
+    let name = up.name.name.clone();
+    let found = Cluster::find(&name);
+    let ours = found.is_none();
+    let cluster = match found {
+        Some(cluster) => Ok(cluster),
+        None => Cluster::up(&name, up.options(), &say),
+    };
+    let done = cluster.and_then(|cluster| {
+        let mut child = Command::new(&command[0]);
+        child.args(&command[1..]).env("KUBECONFIG", cluster.kubeconfig()).env("PORTOLAN_TEST_CLUSTER", &name);
+        child.status().with_context(|| format!("cannot start {}", command[0]))
+    });
+    if ours {
+        down(&name, &say)?;
+    }
+    let code = done?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
 }
 
 fn find(name: &Name) -> Result<Cluster> {
