@@ -24,6 +24,7 @@ use portolan_ports::{
     ephemeral::{self, ephemeral_range},
     owner,
 };
+use portolan_telemetry::logs::{self, Form};
 
 use super::install::files;
 use crate::attach::{Attach, AttachConfig, AttachError, Wish};
@@ -96,6 +97,9 @@ pub(super) fn status(settings: &Settings) -> Result<(), CniError> {
 /// Waits for the turn of this call. Holds and rules are as the journal says then, whatever has happened to them.
 fn open(settings: &Settings) -> Result<Attach, CniError> {
     let config = config(settings).map_err(|error| failed(&format!("{error:#}")))?;
+    // What goes wrong beside the call is for standard error, which runtimes put into their log. An absurd PORTOLAN_LOG
+    // is no reason to leave a container without its ports.
+    let _ = logs::start("warn", Form::Text, false);
     Attach::take_turn(config).map_err(|error| refused(&error))
 }
 
