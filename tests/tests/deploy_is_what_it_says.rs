@@ -109,7 +109,7 @@ fn nobody_has_more_rights_than_are_explained() {
             }
         }
     }
-    assert_eq!(containers, 7, "agent, holder, webhook, registry, and three that clean up");
+    assert_eq!(containers, 8, "agent, holder, webhook, registry, and four that clean up");
 }
 
 #[test]

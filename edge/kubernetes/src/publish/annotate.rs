@@ -27,7 +27,8 @@ pub(super) async fn work(connection: Connection, queue: Arc<Queue>) {
 async fn attempt(connection: &Connection, pod: &PodKey, changes: &Annotations) -> Outcome {
     let api = Api::<Pod>::namespaced(connection.client(), &pod.namespace);
     let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch(pod, changes)));
-    let call = api.patch_metadata(&pod.name, &parameters, &patch);
+    // By the subresource: who may patch Pods themselves may change what they run.
+    let call = api.patch_status(&pod.name, &parameters, &patch);
     let error = match connection.limited(format!("patch Pod {pod}"), CALL, call).await {
         Ok(_) => return Outcome::Landed,
         Err(error) => error,
