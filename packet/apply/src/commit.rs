@@ -19,6 +19,8 @@ pub(crate) struct Committer<N> {
     pub(crate) nft: N,
     pub(crate) stats: Arc<Shared>,
     pub(crate) ledger: Arc<Ledger>,
+    /// The kernel cannot count: it is not asked again.
+    pub(crate) uncounted: bool,
 }
 
 /// What a change did to the plan: enough to undo it.
@@ -168,6 +170,7 @@ impl<N: Nft> Committer<N> {
         match self.compare() {
             Ok(difference) => {
                 tracing::warn!(%error, "this kernel cannot count in elements of sets (5.7 can): nothing is counted");
+                self.uncounted = true;
                 Ok(difference)
             }
             Err(_) => {
@@ -180,7 +183,10 @@ impl<N: Nft> Committer<N> {
 
     /// Makes the table one of another configuration with the same mappings, in one transaction. On an error nothing
     /// has changed.
-    pub(crate) fn reconfigure(&mut self, config: PlanConfig) -> Result<Difference, ApplyError> {
+    pub(crate) fn reconfigure(&mut self, mut config: PlanConfig) -> Result<Difference, ApplyError> {
+        if self.uncounted {
+            config.counting = Counting::Off;
+        }
         if config.table != self.plan.config().table {
             let why = "the table's name cannot be changed while the data plane runs".to_owned();
             return Err(PlanError::Config(why).into());

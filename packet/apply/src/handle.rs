@@ -77,7 +77,8 @@ impl DataPlane {
         let watch =
             Watch::open(plan.table(), nft.port_id()).map_err(|error| ApplyError::Start(error.to_string()))?;
         let ledger = Arc::<Ledger>::default();
-        let mut committer = Committer { plan, nft, stats: Arc::clone(&stats), ledger: Arc::clone(&ledger) };
+        let mut committer =
+            Committer { plan, nft, stats: Arc::clone(&stats), ledger: Arc::clone(&ledger), uncounted: false };
         let difference = committer.compare_or_count_less()?;
         tracing::info!(mappings = mappings.len(), found = ?difference.found, "the packet rules are in place");
         {

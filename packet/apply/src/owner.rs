@@ -187,9 +187,8 @@ impl<N: Nft> Owner<N> {
     }
 
     fn reconfigure(&mut self, config: PlanConfig) -> Result<(), ApplyError> {
-        let counting = config.counting;
         let difference = self.committer.reconfigure(config)?;
-        self.committer.stats.lock().counting = counting;
+        self.committer.stats.lock().counting = self.committer.plan.config().counting;
         if !difference.is_empty() {
             tracing::info!(changed = ?difference.found, "the packet rules follow another configuration");
             self.flushes.request(&Touched::everything());

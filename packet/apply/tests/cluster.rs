@@ -232,6 +232,41 @@ fn a_flush_of_all_rules_is_repaired_and_a_reload_of_others_changes_nothing() {
 }
 
 #[test]
+fn beside_the_rules_of_both_kinds_of_iptables_ours_come_first() {
+    need_root!();
+    for iptables in ["iptables-legacy", "iptables-nft"] {
+        let cluster = Cluster::new();
+        // As kube-proxy and a CNI plugin write them, at the usual places; and a rule for our port.
+        for rule in [
+            "-A PREROUTING -p tcp --dport 20001 -j MARK --set-xmark 0x4000/0x4000",
+            "-A PREROUTING -p tcp --dport 20001 -j DNAT --to-destination 10.244.2.2:9",
+            "-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully",
+            "-A POSTROUTING -s 10.244.1.0/24 ! -d 10.244.0.0/16 -j MASQUERADE --random-fully",
+        ] {
+            let output =
+                cluster.node.command(iptables).args(["-w", "-t", "nat"]).args(rule.split(' ')).output();
+            let output = output.unwrap();
+            assert!(
+                output.status.success(),
+                "{iptables} {rule}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        // Also when theirs were there first.
+        let _plane = cluster.plane(both(20001, 2, 7777));
+        let servers = cluster.serve(2, Ip::V4, 7777);
+        assert_eq!(cluster.ask(Ip::V4, Protocol::Tcp, 20001).unwrap(), ("tcp-2".to_owned(), outside(Ip::V4)));
+        let from_pod = ask_ip(cluster.pod(3), Protocol::Tcp, (node(Ip::V4), 20001)).unwrap();
+        assert_eq!(from_pod, ("tcp-2".to_owned(), node(Ip::V4)));
+        drop(servers);
+        let _peer = serve(&cluster.outside, "peer", SocketAddr::new(outside(Ip::V4), 9000));
+        let socket = udp(cluster.pod(2), pod(2, Ip::V4), 7777);
+        let seen = ask_on(&socket, (outside(Ip::V4), 9000)).unwrap().1;
+        assert_eq!(seen, SocketAddr::new(node(Ip::V4), 20001), "{iptables}");
+    }
+}
+
+#[test]
 fn a_port_that_goes_to_another_pod_is_never_refused_meanwhile() {
     need_root!();
     let cluster = Cluster::new();

@@ -39,9 +39,8 @@ fn burst(plane: &DataPlane, steps: &[Step], left: &mut Vec<Mapping>) {
     }
 }
 
-fn check(plane: &DataPlane, left: &[Mapping]) {
-    let mut plan = Plan::new(PlanConfig::default()).unwrap();
-    left.iter().for_each(|mapping| drop(plan.add(mapping).unwrap()));
+fn check(plane: &DataPlane, config: &PlanConfig, left: &[Mapping]) {
+    let plan = Plan::with(config.clone(), left).unwrap();
     let have = Kernel::open().unwrap().dump(&plan.table()).unwrap();
     let difference = diff(have.as_ref(), &plan.ruleset());
     assert!(difference.is_empty(), "{:?}", difference.found);
@@ -56,16 +55,20 @@ fn check(plane: &DataPlane, left: &[Mapping]) {
 #[test]
 fn the_kernel_follows_any_history() {
     need_root!();
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(40));
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(24));
     let histories = (steps(1..80), 1usize..20);
     runner
         .run(&histories, |(history, at_once)| {
             private_namespace(|| {
-                let plane = DataPlane::start(PlanConfig::default(), vec![]).unwrap();
+                let configs = [PlanConfig::default(), random::kubernetes()];
+                let plane = DataPlane::start(configs[0].clone(), vec![]).unwrap();
                 let mut left = Vec::new();
-                for steps in history.chunks(at_once) {
+                for (turn, steps) in history.chunks(at_once).enumerate() {
+                    // Some in the one configuration, some in the other.
+                    let config = &configs[turn / 3 % 2];
+                    plane.reconfigure(config.clone()).unwrap();
                     burst(&plane, steps, &mut left);
-                    check(&plane, &left);
+                    check(&plane, config, &left);
                 }
                 // Whatever happened, nothing had to be repaired.
                 assert_eq!(plane.stats().repairs, 0);
@@ -84,7 +87,7 @@ fn setting_all_mappings_changes_only_what_differs() {
         plane.set(vec![port(20001, 2), port(20002, 3), port(20003, 4)]).unwrap();
         let wanted = vec![port(20001, 2), port(20002, 5), port(20004, 4)];
         plane.set(wanted.clone()).unwrap();
-        check(&plane, &wanted);
+        check(&plane, &PlanConfig::default(), &wanted);
         let stats = plane.stats();
         assert_eq!((stats.adds, stats.removes), (5, 2));
         let generation = Kernel::open().unwrap().generation().unwrap();

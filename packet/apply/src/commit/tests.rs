@@ -22,7 +22,8 @@ fn port(host: u16) -> Mapping {
 fn committer<N: Nft>(nft: N, hosts: &[u16]) -> Committer<N> {
     let mut plan = Plan::new(PlanConfig::default()).unwrap();
     hosts.iter().for_each(|&host| drop(plan.add(&port(host)).unwrap()));
-    let mut committer = Committer { plan, nft, stats: Arc::default(), ledger: Arc::default() };
+    let mut committer =
+        Committer { plan, nft, stats: Arc::default(), ledger: Arc::default(), uncounted: false };
     committer.compare().unwrap();
     committer
 }
@@ -161,4 +162,76 @@ fn a_kernel_that_refuses_even_the_repair_fails_the_change_and_nothing_else() {
     // The table is still gone; the next comparison brings it back.
     committer.compare().unwrap();
     assert_holds(&mut committer, &[20001]);
+}
+
+/// A kernel that cannot count in elements.
+struct Old(Fake);
+
+impl Nft for Old {
+    fn run(&mut self, transaction: &Transaction) -> Result<(), portolan_nft::Error> {
+        let counts = |operation: &portolan_nft::Operation| matches!(&operation.object, Object::Set(set) if set.counter && operation.verb == portolan_nft::Verb::Add);
+        if transaction.operations.iter().any(counts) {
+            self.0.refuse_next(EINVAL);
+        }
+        self.0.run(transaction)
+    }
+
+    fn dump(&mut self, table: &portolan_nft::Table) -> Result<Option<Ruleset>, portolan_nft::Error> {
+        self.0.dump(table)
+    }
+
+    fn dump_shape(&mut self, table: &portolan_nft::Table) -> Result<Option<Ruleset>, portolan_nft::Error> {
+        self.0.dump_shape(table)
+    }
+
+    fn elements(
+        &mut self,
+        table: &portolan_nft::Table,
+        set: &portolan_nft::Set,
+    ) -> Result<Vec<portolan_nft::Element>, portolan_nft::Error> {
+        self.0.elements(table, set)
+    }
+
+    fn tables(&mut self) -> Result<Vec<portolan_nft::Table>, portolan_nft::Error> {
+        self.0.tables()
+    }
+
+    fn generation(&mut self) -> Result<u32, portolan_nft::Error> {
+        self.0.generation()
+    }
+}
+
+#[test]
+fn a_kernel_that_cannot_count_forwards_all_the_same() {
+    let config = PlanConfig { counting: Counting::Traffic, ..PlanConfig::any() };
+    let plan = Plan::with(config, &[port(20001)]).unwrap();
+    let mut committer = Committer {
+        plan,
+        nft: Old(Fake::new()),
+        stats: Arc::default(),
+        ledger: Arc::default(),
+        uncounted: false,
+    };
+    committer.compare_or_count_less().unwrap();
+    assert_eq!(committer.plan.config().counting, Counting::Off);
+    assert!(add(&mut committer, &[20002])[0].is_ok());
+    let have = committer.nft.dump(&committer.plan.table()).unwrap();
+    assert!(diff(have.as_ref(), &committer.plan.ruleset()).is_empty());
+    // Asked for again at run time, it is not tried again.
+    let before = committer.plan.ruleset();
+    let config = PlanConfig { counting: Counting::Connections, ..PlanConfig::any() };
+    assert!(committer.reconfigure(config).unwrap().is_empty());
+    assert_eq!(committer.plan.ruleset(), before);
+}
+
+#[test]
+fn what_fails_for_another_reason_is_told_and_not_counted_less() {
+    let config = PlanConfig { counting: Counting::Traffic, ..PlanConfig::any() };
+    let plan = Plan::new(config).unwrap();
+    let mut nft = Fake::new();
+    nft.refuse_next(1); // EPERM
+    let mut committer =
+        Committer { plan, nft, stats: Arc::default(), ledger: Arc::default(), uncounted: false };
+    assert!(committer.compare_or_count_less().is_err());
+    assert_eq!(committer.plan.config().counting, Counting::Traffic);
 }
