@@ -364,3 +364,21 @@ async fn a_shutdown_answers_what_was_asked_and_then_closes() {
     served.end().await;
     assert_eq!(*state.borrow(), State::Ended);
 }
+
+/// What the wire and the dispatch cost, without a container runtime's own work. Prints it:
+/// `cargo test --release -p portolan-nri --test protocol -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn what_a_call_costs() {
+    let served = Served::begin(Recorder::default());
+    let connected = served.runtime().accept(vec![], vec![]).await.unwrap();
+    let mut times = Vec::new();
+    for _ in 0..5000 {
+        let begun = Instant::now();
+        connected.create_container(pod("a"), container("web")).await.unwrap();
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    println!("a call: p50 {:?}, p99 {:?}", times[2500], times[4950]);
+    served.end().await;
+}
