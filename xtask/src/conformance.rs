@@ -109,6 +109,7 @@ fn test(cluster: &Cluster, tools: &Tools, words: &Words) -> Result<ExitCode> {
         .arg(tools.program("e2e.test")?)
         .args(["--provider=skeleton", "--ginkgo.no-color", "--disable-log-dump", "--num-nodes=-1"])
         .arg(format!("--kubeconfig={}", cluster.inside_kubeconfig().display()))
+        .arg(format!("--kubectl-path={}", tools.program("kubectl")?))
         .arg(format!("--ginkgo.focus={}", words.focus.as_deref().unwrap_or(words.which.focus())))
         .arg(format!("--ginkgo.json-report={}", report.display()));
     if let Some(skip) = &words.skip {

@@ -19,6 +19,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("dash", "dash"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
+    ("host", "bind9-host"),
+    ("nslookup", "bind9-dnsutils"),
     ("nc.openbsd", "netcat-openbsd"),
     ("turnserver", "coturn"),
     ("turnutils_uclient", "coturn"),
