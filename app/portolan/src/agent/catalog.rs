@@ -110,3 +110,42 @@ fn service(pod: &PodFacts) -> Option<Name> {
     };
     Name::sanitized(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use portolan_kubernetes::OwnerFacts;
+
+    use super::*;
+
+    fn pod(namespace: &str, name: &str) -> PodFacts {
+        PodFacts {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: "0123-4567-89ab".to_owned(),
+            ..PodFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_pod_has_one_label_of_its_own() {
+        assert_eq!(name(&pod("default", "web-0")).unwrap().as_str(), "web-0");
+        assert_eq!(name(&pod("games", "web-0")).unwrap().as_str(), "web-0-games");
+        assert_eq!(name(&pod("default", "web.example")).unwrap().as_str(), "web-example");
+        let long = name(&pod("default", &"x".repeat(80))).unwrap();
+        assert!(long.as_str().len() <= 63 && long.as_str().ends_with("-01234567"), "{long}");
+    }
+
+    #[test]
+    fn a_pod_of_a_deployment_is_a_copy_of_it() {
+        let mut replica = pod("default", "web-6f7d-abcde");
+        assert_eq!(service(&replica), None);
+        let owner = |kind: &str, name: &str| {
+            Some(OwnerFacts { kind: kind.to_owned(), name: name.to_owned(), uid: String::new() })
+        };
+        replica.owner = owner("ReplicaSet", "web-6f7d");
+        replica.labels.insert("pod-template-hash".to_owned(), "6f7d".to_owned());
+        assert_eq!(service(&replica).unwrap().as_str(), "web");
+        replica.owner = owner("StatefulSet", "db");
+        assert_eq!(service(&replica).unwrap().as_str(), "db");
+    }
+}

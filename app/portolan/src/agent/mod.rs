@@ -24,6 +24,7 @@ mod nri;
 mod overlaps;
 mod plan;
 mod pools;
+mod probe;
 mod reconcile;
 mod self_address;
 mod serve;

@@ -32,7 +32,7 @@ use super::{
     http,
     localhost::Localhost,
     nri::Runtime,
-    plan, pools, reconcile, self_address, serve, server,
+    plan, pools, probe, reconcile, self_address, serve, server,
 };
 use crate::{
     attach::{Attach, AttachConfig, Plane},
@@ -64,6 +64,7 @@ pub(crate) async fn main(global: &Global, args: &AgentArgs) -> anyhow::Result<Ex
     let mut ending = Ending::listen()?;
     let config = AgentConfig::new(global, args)?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tokio::task::spawn_blocking(probe::kernel).await??;
     // First what fails when another agent is there already, as nothing is to be undone then.
     let http = TcpListener::bind(args.listen).await;
     let http = http.with_context(|| format!("listening on {} for metrics", args.listen))?;

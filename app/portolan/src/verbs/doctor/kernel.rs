@@ -60,6 +60,23 @@ fn features() -> Vec<Finding> {
     findings
 }
 
+/// What the data plane is built of and this kernel does not have. Tried in the network namespace of the calling thread,
+/// and nothing is left there: each feature is made and unmade in one transaction.
+pub(crate) fn missing() -> Vec<String> {
+    let mut kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(error) => return vec![format!("nftables: {error} ({NO_NFTABLES})")],
+    };
+    let tried = all().into_iter().map(|(what, module, mut feature)| {
+        feature.delete_table();
+        kernel
+            .run(&feature)
+            .err()
+            .map(|error| format!("{what}: {error} (modprobe {module}, or a newer kernel)"))
+    });
+    tried.flatten().collect()
+}
+
 const NO_NFTABLES: &str =
     "load it (modprobe nf_tables) or use a kernel with CONFIG_NF_TABLES; or `portolan up --no-dataplane`";
 
@@ -71,6 +88,7 @@ fn transaction() -> Transaction {
 fn all() -> Vec<(&'static str, &'static str, Transaction)> {
     let with = |rule: &dyn Fn(Rule) -> Rule, kind: ChainKind, hook: Hook| {
         let mut transaction = transaction();
+        transaction.add_table();
         let name = format!("{}-{}", kind.as_str(), hook.as_str());
         let order = match hook {
             Hook::Postrouting => priority::SRCNAT,
@@ -82,6 +100,7 @@ fn all() -> Vec<(&'static str, &'static str, Transaction)> {
     };
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let mut intervals = transaction();
+    intervals.add_table();
     let key = [DataType::InetProto, DataType::InetService];
     intervals.push(Verb::Add, Set::map("blocks", key, [DataType::Ipv4Addr]).interval());
     vec![
@@ -186,5 +205,7 @@ mod tests {
         let findings = Namespace::create().unwrap().run(features).unwrap();
         assert_eq!(findings.len(), 1 + all().len(), "{findings:?}");
         assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+        let missing = Namespace::create().unwrap().run(missing).unwrap();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 }

@@ -4,7 +4,7 @@
 //! known ([`kernel`]) is tried in a network namespace that is gone afterwards.
 
 mod finding;
-mod kernel;
+pub(crate) mod kernel;
 mod leftovers;
 mod others;
 mod place;
