@@ -28,6 +28,7 @@ fn main() -> Result<(), Error> {
         holder_socket: None,
         reserved_ports: None,
         patience: std::time::Duration::ZERO,
+        durable: true,
     };
     let (mut ports, _) = Ports::open(config.clone())?;
     let mut leases = 0;

@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         holder_socket: None,
         reserved_ports: Some(portolan_ports::reserve::PATH.into()),
         patience: std::time::Duration::ZERO,
+        durable: true,
     })?;
     let mut output = std::io::stdout();
     for lease in rest.chunks(3) {

@@ -17,10 +17,11 @@ use rand::Rng;
 use crate::{
     bitmap::Bitmap,
     choose,
+    index::{Index, Kept, Writer},
     pool::{Pool, Pools},
-    quarantine::{Entry, Quarantine},
+    quarantine::{Entry, Former, Quarantine},
     replay::Freed,
-    sticky::Sticky,
+    sticky::{Memory, Sticky},
     taken::Taken,
     usage::{Exhaustion, Usage},
 };
@@ -62,6 +63,34 @@ impl Allocator {
             avoided: Default::default(),
             sticky,
             failed: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on from what an earlier process has left in an index.
+    pub fn resume(pools: Pools, index: &Index) -> Self {
+        let mut sticky = Sticky::default();
+        let memory = |(hash, range, used)| (hash, Memory { range, used });
+        sticky.set_before(index.memories().map(memory).collect());
+        let bits = Protocol::ALL.map(|protocol| index.taken(protocol));
+        let mut quarantine = Quarantine::default();
+        for Kept { protocol, range, until, owner } in index.quarantine() {
+            let owner = (owner != 0).then_some(Former::Hash(owner));
+            quarantine.insert(Entry { protocol, range, until, owner });
+        }
+        Self { taken: Taken::restore(bits, index.addresses()), quarantine, ..Self::new(pools, sticky) }
+    }
+
+    /// Puts what the next process needs to go on into an index.
+    pub fn write(&mut self, index: &mut Writer, now: Duration) {
+        self.quarantine.expire(now);
+        Protocol::ALL.into_iter().for_each(|protocol| index.taken(self.taken.bits(protocol)));
+        self.taken.addresses().for_each(|(protocol, port, address)| index.address(protocol, port, address));
+        for Entry { protocol, range, until, owner } in self.quarantine.iter() {
+            let owner = owner.as_ref().map_or(0, Former::hash);
+            index.kept(Kept { protocol: *protocol, range: *range, until: *until, owner });
+        }
+        for (hash, memory) in self.sticky.hashed() {
+            index.memory(hash, memory.range, memory.used);
         }
     }
 
@@ -208,16 +237,18 @@ impl Allocator {
         let time = self.pools.of(range.first()).map_or(Duration::ZERO, |pool| pool.quarantine);
         if time > Duration::ZERO {
             let until = at.saturating_add(time);
-            self.quarantine.insert(Entry { protocol, range, until, owner: Some(instance) });
+            let owner = Some(Former::Instance(instance));
+            self.quarantine.insert(Entry { protocol, range, until, owner });
         }
     }
 
     /// The ranges that are kept from others, and since when.
     pub fn freed(&self) -> impl Iterator<Item = Freed> {
         self.quarantine.iter().filter_map(|entry| {
+            let Some(Former::Instance(instance)) = entry.owner.clone() else { return None };
             let time = self.pools.of(entry.range.first())?.quarantine;
             let at = entry.until.saturating_sub(time);
-            Some(Freed { instance: entry.owner.clone()?, protocol: entry.protocol, range: entry.range, at })
+            Some(Freed { instance, protocol: entry.protocol, range: entry.range, at })
         })
     }
 
@@ -355,7 +386,8 @@ impl Allocator {
         };
         let mut free = Bitmap::complement_of(&pool.ranges, taken.chain(others));
         for entry in self.quarantine.iter() {
-            if protocols.contains(entry.protocol) && entry.owner.as_ref() != Some(owner) {
+            let own = entry.owner.as_ref().is_some_and(|former| former.is(owner));
+            if protocols.contains(entry.protocol) && !own {
                 free.remove(entry.range);
             }
         }

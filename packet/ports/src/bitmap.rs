@@ -14,6 +14,23 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
+    /// How many bytes it takes when it is written.
+    pub const BYTES: usize = WORDS * 8;
+
+    /// As [`Bitmap::write`] has written it; what is missing is empty.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut map = Self::new();
+        for (word, bytes) in map.words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        map
+    }
+
+    /// Adds its [`Bitmap::BYTES`] to `to`.
+    pub fn write(&self, to: &mut Vec<u8>) {
+        self.words.iter().for_each(|word| to.extend(word.to_le_bytes()));
+    }
+
     /// The empty set.
     pub fn new() -> Self {
         Self { words: vec![0; WORDS].into_boxed_slice() }

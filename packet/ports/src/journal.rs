@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -32,6 +32,39 @@ pub struct Journal {
     compacted: u64,
     /// A write failed and could not be taken back: the end of the file is not known to be sound.
     doubtful: bool,
+    /// Whether a record counts only when it is on the disk.
+    durable: bool,
+}
+
+/// A journal that is gone on with.
+#[derive(Debug)]
+pub struct Resumed<R> {
+    /// The journal.
+    pub journal: Journal,
+    /// Its last records.
+    pub records: Vec<(Place, R)>,
+}
+
+/// Where a record is in its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where its JSON begins.
+    pub offset: u64,
+    /// How long that is.
+    pub length: u32,
+}
+
+/// Reads single records of a journal that is as it was when their places were noted.
+#[derive(Debug)]
+pub struct Reader(File);
+
+impl Reader {
+    /// The record at a place.
+    pub fn record<R: DeserializeOwned>(&self, place: Place) -> io::Result<R> {
+        let mut json = vec![0; place.length as usize];
+        self.0.read_exact_at(&mut json, place.offset)?;
+        Ok(serde_json::from_slice(&json)?)
+    }
 }
 
 /// What is wrong with a journal that was read. None of it keeps it from being used.
@@ -152,21 +185,88 @@ impl Journal {
             file.set_len(length).and_then(|()| file.sync_all()).map_err(fail)?;
         }
         file.seek(SeekFrom::Start(length)).map_err(fail)?;
-        let journal = Self { path: path.to_owned(), file, length, compacted: length, doubtful: false };
+        let path = path.to_owned();
+        let journal = Self { path, file, length, compacted: length, doubtful: false, durable: true };
         Ok((journal, records, damage))
     }
 
-    /// Writes records and waits until they are on the disk. On an error none of them is in the journal.
-    pub fn append<R: Serialize>(&mut self, records: &[R]) -> Result<(), JournalError> {
+    /// Opens a journal that another process left whole, `length` bytes long, and reads what follows `from` in it.
+    /// `None` when it is not so.
+    pub fn resume<R: DeserializeOwned>(
+        path: &Path,
+        length: u64,
+        from: u64,
+        compacted: u64,
+    ) -> io::Result<Option<Resumed<R>>> {
+        let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if file.metadata()?.len() != length || from > length {
+            return Ok(None);
+        }
+        let mut tail = vec![0; usize::try_from(length - from).unwrap_or_default()];
+        file.read_exact_at(&mut tail, from)?;
+        let mut records = Vec::new();
+        let mut at = from;
+        for line in tail.split_inclusive(|&byte| byte == b'\n') {
+            let Some(record) = line.strip_suffix(b"\n").and_then(parse) else { return Ok(None) };
+            records.push((place(at, line), record));
+            at += line.len() as u64;
+        }
+        file.seek(SeekFrom::Start(length))?;
+        let path = path.to_owned();
+        let journal = Self { path, file, length, compacted, doubtful: false, durable: true };
+        Ok(Some(Resumed { journal, records }))
+    }
+
+    /// The first record, which says whose journal it is.
+    pub fn first<R: DeserializeOwned>(path: &Path) -> Option<R> {
+        let mut start = [0; 512];
+        let length = File::open(path).and_then(|mut file| file.read(&mut start)).ok()?;
+        parse(start[..length].split(|&byte| byte == b'\n').next()?)
+    }
+
+    /// Whether a record counts only when it is on the disk, or as soon as the kernel has it: then the kill of a process
+    /// loses none, and a power cut may lose the last ones.
+    pub const fn set_durable(&mut self, durable: bool) {
+        self.durable = durable;
+    }
+
+    /// Waits until all of it is on the disk.
+    pub fn sync(&self) -> Result<(), JournalError> {
+        let fail = |source| JournalError::Write { path: self.path.clone(), source };
+        self.file.sync_data().map_err(fail)
+    }
+
+    /// How long it is, and how long it was when it was last rewritten.
+    pub const fn lengths(&self) -> (u64, u64) {
+        (self.length, self.compacted)
+    }
+
+    /// For single records.
+    pub fn reader(&self) -> io::Result<Reader> {
+        self.file.try_clone().map(Reader)
+    }
+
+    /// Writes records, and waits until they are on the disk if it is [durable](Journal::set_durable). Says where they
+    /// are. On an error none of them is in the journal.
+    pub fn append<R: Serialize>(&mut self, records: &[R]) -> Result<Vec<Place>, JournalError> {
         let written = self.repair().and_then(|()| {
             let mut bytes = Vec::new();
+            let mut places = Vec::with_capacity(records.len());
             for record in records {
+                let start = bytes.len();
                 write_line(&mut bytes, record)?;
+                places.push(place(self.length + start as u64, &bytes[start..]));
             }
             self.file.write_all(&bytes)?;
-            self.file.sync_data()?;
+            if self.durable {
+                self.file.sync_data()?;
+            }
             self.length += bytes.len() as u64;
-            Ok(())
+            Ok(places)
         });
         written.map_err(|source| {
             // Perhaps a part of it was written: back to where the last whole record ends, now or before the next one.
@@ -182,29 +282,38 @@ impl Journal {
     }
 
     /// Replaces all of it by `records`: a new file, then a rename, so that at every moment one of the two is there.
-    /// On an error the old one stays in use.
-    pub fn rewrite<R: Serialize>(&mut self, records: &[R]) -> Result<(), JournalError> {
+    /// On an error the old one stays in use. Says where the records are.
+    pub fn rewrite<R: Serialize>(&mut self, records: &[R]) -> Result<Vec<Place>, JournalError> {
         let new = self.path.with_extension("new");
         let written = (|| {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
             let mut bytes = Vec::new();
+            let mut places = Vec::with_capacity(records.len());
             for record in records {
+                let start = bytes.len();
                 write_line(&mut bytes, record)?;
+                places.push(place(start as u64, &bytes[start..]));
             }
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
-            Ok((file, bytes.len() as u64))
+            Ok((file, bytes.len() as u64, places))
         })();
         match written {
-            Ok((file, length)) => {
+            Ok((file, length, places)) => {
                 self.file = file;
                 (self.length, self.compacted, self.doubtful) = (length, length, false);
                 // The rename itself is on the disk only when the folder is.
                 let folder = self.path.parent().map(File::open);
                 let synced = folder.map_or(Ok(()), |folder| folder.and_then(|folder| folder.sync_all()));
-                synced.map_err(|source| JournalError::Write { path: self.path.clone(), source })
+                synced.map_err(|source| JournalError::Write { path: self.path.clone(), source })?;
+                Ok(places)
             }
             Err(source) => {
                 let _ = fs::remove_file(&new);
@@ -230,6 +339,14 @@ fn write_line(to: &mut Vec<u8>, record: &impl Serialize) -> io::Result<()> {
     to.extend(json);
     to.push(b'\n');
     Ok(())
+}
+
+/// Where the JSON of a line is.
+fn place(start: u64, line: &[u8]) -> Place {
+    let whole = line.len() - usize::from(line.ends_with(b"\n"));
+    let before =
+        line.iter().enumerate().filter(|(_, byte)| **byte == b' ').nth(1).map_or(0, |(at, _)| at + 1);
+    Place { offset: start + before as u64, length: (whole - before) as u32 }
 }
 
 fn parse<R: DeserializeOwned>(line: &[u8]) -> Option<R> {

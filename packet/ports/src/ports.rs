@@ -7,15 +7,10 @@
 //! Everything blocks, for a fraction of a millisecond (one bind and one fdatasync), and takes `&mut self`: one thread
 //! owns it and others send it their requests.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs::File, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
-use portolan_model::{Incarnation, InstanceId, PortName, PortRequest, Protocol, PublishedPort};
+use ipnet::IpNet;
+use portolan_model::{Incarnation, InstanceId, Mapping, PortName, PortRequest, Protocol, PublishedPort};
 
 use crate::{
     allocate::Allocator,
@@ -24,6 +19,7 @@ use crate::{
     holder::{HoldError, HolderClient, HolderError, HolderMode, wire::Failure},
     journal::Journal,
     lease::{Lease, LeaseRequest, Network},
+    leases::Leases,
     owner,
     pool::Pools,
     replay::{Record, millis, snapshot},
@@ -36,12 +32,14 @@ mod error;
 mod maintain;
 mod open;
 mod policy;
+mod turn;
 
 pub use activate::Activated;
 pub use error::{Occupant, PortsError};
 pub use maintain::{Closed, Maintained};
 pub use open::{Dropped, Recovered};
 pub use policy::PoolsChanged;
+pub use turn::Turn;
 
 /// How often another port is chosen when the kernel refuses one. Each time all that was found taken is avoided, so
 /// the second choice fails only if somebody took it in between or the pool is full of foreign sockets.
@@ -65,6 +63,9 @@ pub struct PortsConfig {
     pub reserved_ports: Option<PathBuf>,
     /// How long another process that has the folder is waited for.
     pub patience: Duration,
+    /// Whether a lease counts only when it is on the disk. Otherwise a power cut, which ends every lease anyway, may
+    /// lose who had which port in the last seconds before it; [`Ports::maintain`] writes them to the disk.
+    pub durable: bool,
 }
 
 /// The ports of a node.
@@ -75,11 +76,16 @@ pub struct Ports {
     holder: HolderClient,
     journal: Journal,
     reservation: Option<Reservation>,
-    leases: BTreeMap<InstanceId, Lease>,
+    leases: Leases,
     /// Leases whose ports should be held and are not, because something else has one of them.
     unheld: BTreeSet<InstanceId>,
     /// Something happened that the journal could not be told: it is rewritten before it is used again.
     behind: bool,
+    /// What the journal is called, for what is written about it.
+    id: u64,
+    /// What this process leaves must not be trusted by the next one that takes its turn.
+    unsettled: bool,
+    turn: Option<turn::Marker>,
     _lock: File,
 }
 
@@ -111,12 +117,11 @@ impl Ports {
         let ports = self.choose_and_hold(&request)?;
         let lease = Lease { request, ports, held: true };
         let record = Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) };
-        if let Err(error) = self.journal.append(&[record]) {
+        let places = self.journal.append(&[record]).inspect_err(|_| {
             self.let_go(&lease.holds());
-            self.allocator.undo(lease.ports);
-            return Err(error.into());
-        }
-        self.leases.insert(lease.request.instance.clone(), lease.clone());
+            self.allocator.undo(lease.ports.iter().cloned());
+        })?;
+        self.leases.insert(lease.clone(), places.first().copied());
         self.after_change();
         Ok(lease)
     }
@@ -200,6 +205,21 @@ impl Ports {
         self.leases.values()
     }
 
+    /// The mappings of all leases but this instance's, in no order.
+    pub fn mappings_except(&self, instance: Option<&InstanceId>) -> Vec<Mapping> {
+        self.leases.mappings_except(instance)
+    }
+
+    /// The networks that instances' addresses are in when others have made them, or were since the start.
+    pub const fn networks(&self) -> &BTreeSet<IpNet> {
+        self.leases.networks()
+    }
+
+    /// The leases of what a runtime calls so.
+    pub fn of_attachment(&self, container: &str, interface: &str) -> Vec<&Lease> {
+        self.leases.of_attachment(container, interface)
+    }
+
     /// The lease of an instance.
     pub fn get(&self, instance: &InstanceId) -> Option<&Lease> {
         self.leases.get(instance)
@@ -235,9 +255,9 @@ impl Ports {
         let hold_again = !known.held && request.owner.is_runtimes();
         let lease = Lease { request, ports: known.ports.clone(), held: known.held || hold_again };
         self.catch_up()?;
-        self.journal
-            .append(&[Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) }])?;
-        self.leases.insert(lease.request.instance.clone(), lease.clone());
+        let record = Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) };
+        let places = self.journal.append(&[record])?;
+        self.leases.insert(lease.clone(), places.first().copied());
         if hold_again && !self.hold_missing(&lease.request.instance, &lease.holds())? {
             tracing::debug!(instance = %lease.request.instance, "the last sandbox still has a port; trying again");
         }
@@ -329,8 +349,21 @@ impl Ports {
     }
 
     fn rewrite(&mut self) -> Result<(), PortsError> {
+        if !self.leases.is_whole() {
+            // This process has not read everything that must be in it. The next one will, and writes it.
+            self.unsettled = true;
+            self.behind = false;
+            return Ok(());
+        }
         let records = snapshot(&self.boot, self.leases.values(), &self.allocator, since_boot());
-        self.journal.rewrite(&records)?;
+        let places = self.journal.rewrite(&records)?;
+        for (record, place) in records.into_iter().zip(places) {
+            match record {
+                Record::Opened { id, .. } => self.id = id,
+                Record::Leased { lease, .. } => self.leases.insert(*lease, Some(place)),
+                _ => {}
+            }
+        }
         self.behind = false;
         Ok(())
     }
@@ -344,7 +377,9 @@ impl Ports {
         }
         if self.holder.take_lost() {
             tracing::warn!("a holder of ports was gone; holding its ports again");
-            let _ = self.maintain();
+            if let Err(error) = self.compare() {
+                tracing::warn!(%error, "not all of them are held; trying again");
+            }
         }
     }
 }

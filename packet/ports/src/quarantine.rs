@@ -11,7 +11,7 @@ use std::{
 
 use portolan_model::{InstanceId, PortRange, Protocol};
 
-use crate::bitmap::Bitmap;
+use crate::{bitmap::Bitmap, index::hash};
 
 /// One freed range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,34 @@ pub struct Entry {
     /// When it ends.
     pub until: Duration,
     /// The instance that had it, which alone may have it back before the end. `None`: a foreign process has it.
-    pub owner: Option<InstanceId>,
+    pub owner: Option<Former>,
+}
+
+/// Who had ports: by name, or as an index knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Former {
+    /// The instance.
+    Instance(InstanceId),
+    /// The [`hash`] of its name.
+    Hash(u64),
+}
+
+impl Former {
+    /// Whether it is this instance.
+    pub fn is(&self, instance: &InstanceId) -> bool {
+        match self {
+            Self::Instance(own) => own == instance,
+            Self::Hash(own) => *own == hash(&[instance.as_str()]),
+        }
+    }
+
+    /// The hash of its name.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::Instance(instance) => hash(&[instance.as_str()]),
+            Self::Hash(hash) => *hash,
+        }
+    }
 }
 
 /// The ports in quarantine, as ranges that do not overlap.
@@ -62,7 +89,7 @@ impl Quarantine {
 
     /// Whether `range` is free of it, or was `owner`'s own.
     pub fn admits(&self, protocol: Protocol, range: PortRange, owner: &InstanceId) -> bool {
-        self.overlapping(protocol, range).all(|entry| entry.owner.as_ref() == Some(owner))
+        self.overlapping(protocol, range).all(|entry| entry.owner.as_ref().is_some_and(|own| own.is(owner)))
     }
 
     /// When the first port in `range` comes out of it.
@@ -122,7 +149,7 @@ mod tests {
             protocol: Protocol::Udp,
             range: range.parse().unwrap(),
             until: Duration::from_secs(until),
-            owner: Some(owner.parse().unwrap()),
+            owner: Some(Former::Instance(owner.parse().unwrap())),
         }
     }
 

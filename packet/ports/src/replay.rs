@@ -18,6 +18,9 @@ pub enum Record {
     Opened {
         /// The boot.
         boot: Boot,
+        /// Which journal this is: another one each time that it is rewritten.
+        #[serde(default)]
+        id: u64,
     },
     /// A lease, or a new version of one of the same instance.
     Leased {
@@ -117,7 +120,7 @@ impl Past {
         for (number, record) in records.into_iter().enumerate() {
             let time = |at| if same_boot { Duration::from_millis(at).min(now) } else { now };
             match record {
-                Record::Opened { boot: then } => {
+                Record::Opened { boot: then, .. } => {
                     same_boot = then == *boot;
                 }
                 Record::Leased { lease, at } => {
@@ -180,7 +183,7 @@ pub fn snapshot<'a>(
     allocator: &Allocator,
     now: Duration,
 ) -> Vec<Record> {
-    let mut records = vec![Record::Opened { boot: boot.clone() }];
+    let mut records = vec![Record::Opened { boot: boot.clone(), id: rand::random() }];
     records.extend(allocator.sticky().iter().map(|(instance, port, memory)| Record::Remembered {
         instance: instance.clone(),
         port: port.clone(),

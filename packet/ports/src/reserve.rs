@@ -116,6 +116,28 @@ impl Reservation {
         self.apply(&current, &others, &before).map(|()| true)
     }
 
+    /// The same when an earlier process has made it and nobody has changed it since, with what others have reserved:
+    /// looks, and writes nothing.
+    pub fn look(
+        setting: &Path,
+        record: &Path,
+        boot: &Boot,
+        wanted: &[PortRange],
+    ) -> Option<(Vec<PortRange>, Self)> {
+        let mut reservation = Self {
+            setting: setting.to_owned(),
+            record: record.to_owned(),
+            boot: boot.clone(),
+            wanted: wanted.to_vec(),
+            added: Vec::new(),
+        };
+        let current = reservation.read().ok()?;
+        reservation.added = reservation.recall();
+        let others = minus(&current, &reservation.added);
+        let complete = minus(wanted, &current).is_empty() && minus(&reservation.added, wanted).is_empty();
+        complete.then_some((others, reservation))
+    }
+
     /// Has these ranges instead of those before; answers with what others have reserved.
     pub fn change(&mut self, wanted: &[PortRange]) -> Result<Vec<PortRange>, ReserveError> {
         let current = self.read()?;

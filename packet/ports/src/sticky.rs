@@ -8,6 +8,8 @@ use std::{collections::HashMap, time::Duration};
 
 use portolan_model::{InstanceId, PortName, PortRange};
 
+use crate::index::hash;
+
 /// How many are remembered; the longest unused are forgotten first.
 pub const CAPACITY: usize = 16_384;
 /// How long one is remembered after its last use.
@@ -18,6 +20,8 @@ pub const TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Sticky {
     memory: HashMap<(InstanceId, PortName), Memory>,
     capacity: usize,
+    /// What an earlier process has remembered, by the hash of both names: none in order, or all of it.
+    before: Vec<(u64, Memory)>,
 }
 
 /// One remembered answer.
@@ -32,7 +36,7 @@ pub struct Memory {
 impl Sticky {
     /// Nothing, with room for `capacity` of them.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { memory: HashMap::new(), capacity: capacity.max(1) }
+        Self { memory: HashMap::new(), capacity: capacity.max(1), before: Vec::new() }
     }
 
     /// Remembers that `instance` has `range` now.
@@ -45,8 +49,35 @@ impl Sticky {
 
     /// What `instance` had last under that port name.
     pub fn recall(&self, instance: &InstanceId, port: &PortName, now: Duration) -> Option<PortRange> {
-        let memory = self.memory.get(&(instance.clone(), port.clone()))?;
+        let before = || {
+            let wanted = key(instance, port);
+            let found = self.before.binary_search_by_key(&wanted, |(hash, _)| *hash).ok()?;
+            Some(&self.before[found].1)
+        };
+        let memory = self.memory.get(&(instance.clone(), port.clone())).or_else(before)?;
         (now.saturating_sub(memory.used) <= TTL).then_some(memory.range)
+    }
+
+    /// What an earlier process has remembered, in the order of the hashes.
+    pub fn set_before(&mut self, before: Vec<(u64, Memory)>) {
+        self.before = before;
+    }
+
+    /// All that is remembered, by the hash of both names.
+    pub fn hashed(&self) -> Vec<(u64, Memory)> {
+        let known = self.memory.iter().map(|((instance, port), memory)| (key(instance, port), *memory));
+        let mut all: Vec<_> = known.collect();
+        all.sort_unstable_by_key(|(hash, _)| *hash);
+        let known = all.len();
+        let before = self.before.iter();
+        let new = before.filter(|(hash, _)| all.binary_search_by_key(hash, |(known, _)| *known).is_err());
+        let new: Vec<_> = new.copied().collect();
+        all.extend(new);
+        if all.len() > self.capacity {
+            all[known..].sort_unstable_by_key(|(_, memory)| std::cmp::Reverse(memory.used));
+            all.truncate(self.capacity.max(known));
+        }
+        all
     }
 
     /// All that is remembered.
@@ -68,6 +99,10 @@ impl Sticky {
             self.memory.remove(&key);
         }
     }
+}
+
+fn key(instance: &InstanceId, port: &PortName) -> u64 {
+    hash(&[instance.as_str(), port.as_str()])
 }
 
 impl Default for Sticky {

@@ -44,6 +44,22 @@ impl Taken {
         })
     }
 
+    /// As it was written: what is in use on any address, and what of it is on single ones.
+    pub fn restore(bits: [Bitmap; 3], addresses: impl Iterator<Item = (Protocol, u16, IpAddr)>) -> Self {
+        let mut taken = Self { bits, on_address: BTreeMap::new() };
+        for (protocol, port, address) in addresses {
+            taken.on_address.entry((protocol, port)).or_default().push(address);
+        }
+        taken
+    }
+
+    /// The ports that are in use on single addresses only.
+    pub fn addresses(&self) -> impl Iterator<Item = (Protocol, u16, IpAddr)> {
+        self.on_address.iter().flat_map(|(&(protocol, port), addresses)| {
+            addresses.iter().map(move |&address| (protocol, port, address))
+        })
+    }
+
     /// Notes that `port`, which conflicts with nothing, is in use.
     pub fn insert(&mut self, port: &PublishedPort) {
         for protocol in port.protocols.iter() {

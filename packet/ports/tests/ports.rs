@@ -40,6 +40,7 @@ fn config(folder: &Path, pools: &[(&str, &str)]) -> PortsConfig {
         holder_socket: None,
         reserved_ports: Some(reserve::PATH.into()),
         patience: std::time::Duration::ZERO,
+        durable: true,
     }
 }
 

@@ -40,6 +40,7 @@ fn config(folder: &Path) -> PortsConfig {
         holder_socket: None,
         reserved_ports: Some(reserve::PATH.into()),
         patience: Duration::ZERO,
+        durable: true,
     }
 }
 

@@ -59,7 +59,7 @@ impl Attach {
         {
             done.problems.push(error.to_string());
         }
-        if let Err(error) = self.reconfigure(self.given.clone(), locals(self.ports.leases())) {
+        if let Err(error) = self.reconfigure(self.given.clone(), locals(&self.ports)) {
             done.problems.push(error.to_string());
         }
         for problem in &done.problems {

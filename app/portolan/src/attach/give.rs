@@ -45,6 +45,7 @@ impl Attach {
             // What the kernel has is the former life's, if anything.
             if let Err(second) = self.unmap(instance, &mapped) {
                 tracing::warn!(%instance, error = %second, "its former rules stay until they can be removed");
+                self.unsettled = true;
                 return Err(error.into());
             }
             self.ports.release(instance, &request.incarnation);
@@ -65,8 +66,7 @@ impl Attach {
 
     /// [`Attach::detach`] by what the runtime calls it, when it does not say whose it is.
     pub(crate) fn detach_container(&mut self, container: &str, interface: &str) -> Result<(), AttachError> {
-        let found = self.ports.leases().filter(|lease| is(lease, container, interface));
-        let found: Vec<Lease> = found.cloned().collect();
+        let found: Vec<Lease> = self.ports.of_attachment(container, interface).into_iter().cloned().collect();
         found.iter().try_for_each(|lease| self.take_back(lease))
     }
 
@@ -93,12 +93,5 @@ fn others<'a>(
     fixed: &'a [Mapping],
     instance: &'a InstanceId,
 ) -> impl Iterator<Item = Mapping> + use<'a> {
-    let leases = ports.leases().filter(move |lease| lease.request.instance != *instance);
-    fixed.iter().cloned().chain(leases.flat_map(Lease::mappings))
-}
-
-/// Whether the runtime calls it so.
-fn is(lease: &Lease, container: &str, interface: &str) -> bool {
-    let attachment = lease.request.attachment.as_ref();
-    attachment.is_some_and(|own| own.container == container && own.interface == interface)
+    fixed.iter().cloned().chain(ports.mappings_except(Some(instance)))
 }

@@ -31,7 +31,7 @@ use ipnet::IpNet;
 use portolan_apply::{ApplyError, OneShot, PlanConfig};
 use portolan_model::Mapping;
 use portolan_plan::Plan;
-use portolan_ports::{Dropped, HolderMode, Lease, Pools, Ports, PortsConfig, Recovered};
+use portolan_ports::{Dropped, HolderMode, Pools, Ports, PortsConfig, Recovered};
 
 use self::rules::Rules;
 pub(crate) use self::{error::AttachError, rules::Plane, wish::Wish};
@@ -59,6 +59,21 @@ pub(crate) struct AttachConfig {
     pub(crate) plane: Plane,
 }
 
+impl AttachConfig {
+    fn ports(&self) -> PortsConfig {
+        PortsConfig {
+            folder: self.folder.clone(),
+            pools: self.pools.clone(),
+            holder: self.holder.clone(),
+            holder_socket: self.holder_socket.clone(),
+            reserved_ports: self.reserved_ports.clone(),
+            patience: self.patience,
+            // A power cut ends every container, so nobody waits for the disk.
+            durable: false,
+        }
+    }
+}
+
 /// The ports of this machine's containers and the rules that lead to them.
 pub(crate) struct Attach {
     ports: Ports,
@@ -68,31 +83,38 @@ pub(crate) struct Attach {
     /// The networks of attachments that the rules know of.
     local: BTreeSet<IpNet>,
     fixed: Vec<Mapping>,
+    /// The rules may not be what the leases ask for.
+    unsettled: bool,
 }
 
 impl Attach {
     /// Makes holds and rules agree with the journal in the folder, from whatever they are. Leases whose owner is gone
     /// are dropped, and their rules with them.
     pub(crate) fn open(config: AttachConfig) -> Result<(Self, Recovered), AttachError> {
-        let (mut ports, mut recovered) = Ports::open(PortsConfig {
-            folder: config.folder,
-            pools: config.pools,
-            holder: config.holder,
-            holder_socket: config.holder_socket,
-            reserved_ports: config.reserved_ports,
-            patience: config.patience,
-        })?;
-        let local = locals(ports.leases());
+        let (ports, recovered) = Ports::open(config.ports())?;
+        Self::agree(config, ports, recovered)
+    }
+
+    /// Makes the rules agree with ports that were looked at.
+    fn agree(
+        config: AttachConfig,
+        mut ports: Ports,
+        mut recovered: Recovered,
+    ) -> Result<(Self, Recovered), AttachError> {
+        let local = locals(&ports);
         let effective = effective(&config.plan, &local, ports.pools());
         refuse_contradictions(&mut ports, &mut recovered, &effective, &config.fixed)?;
         let mappings = mappings(&ports, &config.fixed).collect();
         let rules = Rules::open(config.plane, effective, mappings)?;
-        Ok((Self { ports, rules, given: config.plan, local, fixed: config.fixed }, recovered))
+        Ok((Self { ports, rules, given: config.plan, local, fixed: config.fixed, unsettled: false }, recovered))
     }
 
-    /// Ends the work and leaves everything as it is for the next start: rules, holds and journal.
+    /// Ends the work and leaves everything as it is for the next start: rules, holds and journal. A process that took its
+    /// [turn](Attach::take_turn) gives it to the next.
     pub(crate) fn close(self) {
-        drop(self);
+        if !self.unsettled {
+            self.ports.end_turn(self.rules.known().map(|known| known.0));
+        }
     }
 
     /// Takes everything of the folder away, whoever left it: rules, holds, the reservation of the pools, the journal.
@@ -128,7 +150,7 @@ impl Attach {
 
     /// Follows other rules from now on: networks that are reached directly, who may reach which ports.
     pub(crate) fn set_plan(&mut self, plan: PlanConfig) -> Result<(), AttachError> {
-        self.reconfigure(plan, locals(self.ports.leases()))
+        self.reconfigure(plan, locals(&self.ports))
     }
 
     /// Chooses from these pools from now on. Answers whose ports are in none of them now: those keep them.
@@ -137,7 +159,7 @@ impl Attach {
         if let Some(error) = changed.unprotected {
             tracing::warn!("{error}");
         }
-        self.reconfigure(self.given.clone(), locals(self.ports.leases()))?;
+        self.reconfigure(self.given.clone(), locals(&self.ports))?;
         Ok(changed.outside)
     }
 
@@ -153,11 +175,11 @@ impl Attach {
 
 /// All that is to be mapped.
 fn mappings<'a>(ports: &'a Ports, fixed: &'a [Mapping]) -> impl Iterator<Item = Mapping> + use<'a> {
-    fixed.iter().cloned().chain(ports.leases().flat_map(Lease::mappings))
+    fixed.iter().cloned().chain(ports.mappings_except(None))
 }
 
-fn locals<'a>(leases: impl Iterator<Item = &'a Lease>) -> BTreeSet<IpNet> {
-    leases.flat_map(|lease| lease.request.local.iter().copied()).collect()
+fn locals(ports: &Ports) -> BTreeSet<IpNet> {
+    ports.networks().clone()
 }
 
 /// The rules with what is known here.

@@ -5,10 +5,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use portolan_apply::PlanConfig;
-use portolan_ports::{Pools, reserve};
+use portolan_apply::{Known, PlanConfig};
+use portolan_ports::{Pools, Ports, Turn, reserve};
 
-use super::{Attach, AttachConfig, AttachError, Plane};
+use super::{Attach, AttachConfig, AttachError, Plane, Rules, effective, locals};
 use crate::holder;
 
 /// How long a process waits for its turn. A turn takes milliseconds; a runtime gives a call minutes.
@@ -35,8 +35,15 @@ impl AttachConfig {
 impl Attach {
     /// Waits for the turn and takes it; [`Attach::close`] or the end of the process gives it to the next.
     pub(crate) fn take_turn(config: AttachConfig) -> Result<Self, AttachError> {
-        let (attach, recovered) = Self::open(config)?;
-        recovered.report();
-        Ok(attach)
+        let Turn { ports, recovered, note } = Ports::take_turn(config.ports())?;
+        if let Some(recovered) = recovered {
+            let (attach, recovered) = Self::agree(config, ports, recovered)?;
+            recovered.report();
+            return Ok(attach);
+        }
+        let local = locals(&ports);
+        let effective = effective(&config.plan, &local, ports.pools());
+        let rules = Rules::trust(effective, note.map(Known))?;
+        Ok(Self { ports, rules, given: config.plan, local, fixed: config.fixed, unsettled: false })
     }
 }

@@ -144,6 +144,7 @@ impl UpConfig {
                 holder_socket: None,
                 reserved_ports: Some(reserve::PATH.into()),
                 patience: Duration::ZERO,
+                durable: true,
             },
             own,
         })

@@ -62,6 +62,9 @@ impl Ports {
         if let Err(error) = self.catch_up() {
             done.problems.push(error.to_string());
         }
+        if let Err(error) = self.journal.sync() {
+            done.problems.push(error.to_string());
+        }
         done
     }
 

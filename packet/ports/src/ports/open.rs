@@ -24,6 +24,8 @@ use crate::{
     sticky::Sticky,
 };
 
+/// The journal's name in the folder.
+pub(super) const JOURNAL: &str = "leases.journal";
 /// How often a lock that another has is tried.
 const LOCK_LOOK: Duration = Duration::from_millis(2);
 /// How long the lock of a process that has just ended is waited for in any case: its children share it between their
@@ -122,9 +124,15 @@ impl Ports {
     /// dropped, and what is held for nobody is let go of.
     pub fn open(config: PortsConfig) -> Result<(Self, Recovered), PortsError> {
         let lock = lock(&config.folder, config.patience)?;
+        Self::open_locked(config, lock)
+    }
+
+    /// [`Ports::open`] for a folder that is locked.
+    pub(super) fn open_locked(config: PortsConfig, lock: File) -> Result<(Self, Recovered), PortsError> {
         let boot = Boot::current();
         let now = since_boot();
-        let (journal, records, damage) = Journal::open::<Record>(&config.folder.join("leases.journal"))?;
+        let (mut journal, records, damage) = Journal::open::<Record>(&config.folder.join(JOURNAL))?;
+        journal.set_durable(config.durable);
         let past = Past::of(records, &boot, now);
         let mut recovered = Recovered { damage, ..Recovered::default() };
 
@@ -158,6 +166,9 @@ impl Ports {
             leases: Default::default(),
             unheld: Default::default(),
             behind: true,
+            id: 0,
+            unsettled: false,
+            turn: None,
             _lock: lock,
         };
         let living = living(past.leases.iter().map(|survivor| survivor.lease.request.owner.clone()));
@@ -173,7 +184,7 @@ impl Ports {
                 None
             };
             match reason {
-                None => drop(ports.leases.insert(lease.request.instance.clone(), lease)),
+                None => ports.leases.insert(lease, None),
                 Some(reason) => recovered.dropped.push((lease, reason)),
             }
         }
@@ -198,7 +209,7 @@ impl Ports {
 }
 
 /// Makes the folder if need be and locks it for this process.
-fn lock(folder: &Path, patience: Duration) -> Result<File, PortsError> {
+pub(super) fn lock(folder: &Path, patience: Duration) -> Result<File, PortsError> {
     let fail = |source| PortsError::Folder { path: folder.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
     let mut options = OpenOptions::new();

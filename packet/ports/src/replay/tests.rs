@@ -16,7 +16,7 @@ fn boot(name: &str) -> Boot {
 }
 
 fn opened(name: &str) -> Record {
-    Record::Opened { boot: boot(name) }
+    Record::Opened { boot: boot(name), id: 0 }
 }
 
 fn lease(instance: &str, incarnation: &str, port: &str) -> Lease {

@@ -26,7 +26,10 @@ fn the_victim() {
     let words: Vec<&str> = rest.split(',').collect();
     let [plane, folder, namespace] = words[..] else { panic!("{role}") };
     let plane = if plane == "live" { Plane::Live } else { Plane::OneShot };
-    let open = || Attach::open(config(folder.as_ref(), plane)).unwrap().0;
+    let open = || match plane {
+        Plane::Live => Attach::open(config(folder.as_ref(), plane)).unwrap().0,
+        Plane::OneShot => Attach::take_turn(config(folder.as_ref(), plane)).unwrap(),
+    };
     let mut attach = Some(open());
     println!("open");
     for turn in 0.. {
@@ -43,10 +46,11 @@ fn the_victim() {
         } else {
             now.attach(wish(namespace.as_ref(), 1, &name, &life, specs)).unwrap();
         }
-        println!("{name} {}", if step == 3 { "gone" } else { &life });
-        if plane == Plane::Live {
-            attach = Some(now);
+        match plane {
+            Plane::Live => attach = Some(now),
+            Plane::OneShot => now.close(),
         }
+        println!("{name} {}", if step == 3 { "gone" } else { &life });
     }
 }
 

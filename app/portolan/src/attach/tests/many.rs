@@ -111,6 +111,7 @@ fn the_caller() {
         Ok(lease) => println!("got {}", lease.ports[0].host),
         Err(error) => println!("refused {error}"),
     }
+    attach.close();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use portolan_ports::{holder::ServeOptions, owner};
+use portolan_ports::{Lease, holder::ServeOptions, owner};
 use portolan_testkit::{
     ask as client,
     echo::Echo,

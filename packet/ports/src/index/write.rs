@@ -1,0 +1,153 @@
+//! Making an index, from an older one and from what is known.
+
+use std::{fs, io, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+
+use ipnet::IpNet;
+use portolan_model::{Mapping, PortRange, Protocol};
+
+use super::{HEADER, Kept, MAGIC, Slot, checksum};
+use crate::{bitmap::Bitmap, leases::octets};
+
+/// The tables, as they grow.
+#[derive(Debug, Default)]
+pub struct Writer {
+    bits: Vec<u8>,
+    slots: Vec<(Slot, u32)>,
+    mappings: Vec<(u32, Mapping)>,
+    addresses: Vec<(Protocol, u16, IpAddr)>,
+    quarantine: Vec<Kept>,
+    memories: Vec<(u64, PortRange, Duration)>,
+    networks: Vec<IpNet>,
+}
+
+impl Writer {
+    /// The taken ports of the next protocol, in the order of their numbers.
+    pub fn taken(&mut self, bits: &Bitmap) {
+        bits.write(&mut self.bits);
+    }
+
+    /// A lease; says what its mappings call it.
+    pub fn lease(&mut self, slot: Slot) -> u32 {
+        let id = self.slots.len() as u32;
+        self.slots.push((slot, id));
+        id
+    }
+
+    /// A mapping of a lease.
+    pub fn mapping(&mut self, lease: u32, mapping: Mapping) {
+        self.mappings.push((lease, mapping));
+    }
+
+    /// A taken port that is on one address only.
+    pub fn address(&mut self, protocol: Protocol, port: u16, address: IpAddr) {
+        self.addresses.push((protocol, port, address));
+    }
+
+    /// A range in quarantine.
+    pub fn kept(&mut self, kept: Kept) {
+        self.quarantine.push(kept);
+    }
+
+    /// What somebody had.
+    pub fn memory(&mut self, hash: u64, range: PortRange, used: Duration) {
+        self.memories.push((hash, range, used));
+    }
+
+    /// A network of instances' addresses.
+    pub fn network(&mut self, network: IpNet) {
+        self.networks.push(network);
+    }
+
+    /// Puts it at `path`, whole or not at all; it says everything up to `upto` of `journal`.
+    pub fn write(mut self, path: &Path, journal: u64, upto: u64) -> io::Result<()> {
+        self.slots.sort_unstable_by_key(|(slot, _)| slot.instance);
+        self.memories.sort_unstable_by_key(|(hash, ..)| *hash);
+        self.networks.sort_unstable();
+        self.networks.dedup();
+        let mut places = vec![0; self.slots.len()];
+        for (place, (_, id)) in self.slots.iter().enumerate() {
+            places[*id as usize] = place as u32;
+        }
+        let counts = [
+            self.slots.len(),
+            self.mappings.len(),
+            self.addresses.len(),
+            self.quarantine.len(),
+            self.memories.len(),
+            self.networks.len(),
+        ];
+        let mut bytes = Vec::with_capacity(HEADER + self.bits.len() + 128 * self.slots.len());
+        for number in [MAGIC, 0, journal, upto].into_iter().chain(counts.map(|count| count as u64)) {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(&self.bits);
+        for (slot, _) in &self.slots {
+            for number in [slot.instance, slot.attachment, slot.place.offset] {
+                bytes.extend(number.to_le_bytes());
+            }
+            bytes.extend(slot.place.length.to_le_bytes());
+            bytes.extend(u32::from(slot.held).to_le_bytes());
+        }
+        for (id, mapping) in &self.mappings {
+            put_mapping(&mut bytes, places[*id as usize], mapping);
+        }
+        for (protocol, port, address) in self.addresses {
+            bytes.extend([protocol as u8, family(address)]);
+            bytes.extend(port.to_le_bytes());
+            put_address(&mut bytes, Some(address));
+        }
+        for kept in self.quarantine {
+            bytes.extend([kept.protocol as u8, 0]);
+            put_ports(&mut bytes, kept.range);
+            bytes.extend([0; 2]);
+            bytes.extend((kept.until.as_millis() as u64).to_le_bytes());
+            bytes.extend(kept.owner.to_le_bytes());
+        }
+        for (hash, range, used) in self.memories {
+            bytes.extend(hash.to_le_bytes());
+            put_ports(&mut bytes, range);
+            bytes.extend([0; 4]);
+            bytes.extend((used.as_millis() as u64).to_le_bytes());
+        }
+        for network in self.networks {
+            bytes.extend([family(network.addr()), network.prefix_len()]);
+            put_address(&mut bytes, Some(network.addr()));
+        }
+        let sum = checksum(&bytes[16..]);
+        bytes[8..16].copy_from_slice(&sum.to_le_bytes());
+        let new = path.with_extension("index-new");
+        let mut options = fs::OpenOptions::new();
+        let file = options.create(true).truncate(true).write(true).mode(0o600).open(&new);
+        let written = file.and_then(|mut file| io::Write::write_all(&mut file, &bytes));
+        written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| drop(fs::remove_file(&new)))
+    }
+}
+
+fn put_mapping(bytes: &mut Vec<u8>, slot: u32, mapping: &Mapping) {
+    let has = u8::from(mapping.address.is_some())
+        | u8::from(mapping.v4.is_some()) << 1
+        | u8::from(mapping.v6.is_some()) << 2;
+    bytes.extend(slot.to_le_bytes());
+    bytes.extend([mapping.protocol as u8, has]);
+    put_ports(bytes, mapping.host);
+    bytes.extend(mapping.container.to_le_bytes());
+    put_address(bytes, mapping.address);
+    bytes.extend(mapping.v4.map_or(0, u32::from).to_le_bytes());
+    put_address(bytes, mapping.v6.map(IpAddr::V6));
+    bytes.extend([0; 8]);
+}
+
+fn put_ports(bytes: &mut Vec<u8>, range: PortRange) {
+    bytes.extend(range.first().to_le_bytes());
+    bytes.extend(range.last().to_le_bytes());
+}
+
+/// As IPv6, with IPv4 mapped into it (RFC 4291 section 2.5.5.2).
+fn put_address(bytes: &mut Vec<u8>, address: Option<IpAddr>) {
+    let octets = address.map_or([0; 16], octets);
+    bytes.extend(u128::from_be_bytes(octets).to_le_bytes());
+}
+
+const fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
+}
