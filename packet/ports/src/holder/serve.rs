@@ -199,12 +199,12 @@ impl Server {
 
     fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
-        // The mode of the socket file keeps others out; this holds where somebody changed it.
+        // The mode of the socket file keeps others out; this holds where somebody changed it. The agent of another
+        // container is in another PID namespace, where its number is 0: rustix takes that for an error.
         let own = rustix::process::geteuid();
         let peer = rustix::net::sockopt::socket_peercred(&stream);
-        if !peer.is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
-            || self.connections.len() >= CONNECTIONS
-        {
+        let stranger = peer.is_ok_and(|peer| peer.uid != own && !peer.uid.is_root());
+        if stranger || self.connections.len() >= CONNECTIONS {
             return;
         }
         // Reads never wait (MSG_DONTWAIT); writes may, for a time.
