@@ -9,6 +9,7 @@
 
 mod desired;
 mod reconcile;
+mod source;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,8 +17,8 @@ use k8s_openapi::api::{core::v1::Pod, core::v1::Service, discovery::v1::Endpoint
 use portolan_model::{PortsStatus, STATUS_ANNOTATION};
 use tokio_util::sync::CancellationToken;
 
-use self::desired::SourceService;
 pub use self::desired::{BLOCKS_ANNOTATION, MANAGED_BY, PUBLISH_ANNOTATION, TWIN_SUFFIX};
+use self::source::SourceService;
 use crate::{
     ApiError, Change, Changes, Connection, PodFacts, Publisher,
     backoff::Backoff,

@@ -4,6 +4,8 @@
 //! not its objects but the few facts that we need of each. While the API server is away the last known state stays and
 //! answers; a new list replaces it in one step, so that a reader never sees half of one.
 
+mod wanted;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Debug,
@@ -13,14 +15,15 @@ use std::{
 
 use futures_util::StreamExt as _;
 use kube::{
-    Api, Resource,
-    runtime::watcher::{self, Event, InitialListStrategy, watcher},
+    Resource,
+    runtime::watcher::{Event, InitialListStrategy, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiError, Connection, answered::Answered, backoff::Backoff};
+pub(crate) use self::wanted::{MirrorState, ObjectKey, Wanted};
+use crate::{ApiError, answered::Answered, backoff::Backoff};
 
 /// Seconds until the server ends a watch, to be resumed where it was: a connection that died in silence is noticed
 /// five seconds later.
@@ -28,42 +31,6 @@ const RENEW: u32 = 120;
 /// After so many refusals one after the other the watch begins anew with a list: its position may be one that the
 /// server will never have, as after a restore of etcd from a backup.
 const GIVE_UP_POSITION: u32 = 4;
-
-/// Namespace (empty for cluster-wide objects) and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ObjectKey {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-}
-
-impl ObjectKey {
-    pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
-    }
-
-    pub(crate) fn of<K: Resource>(object: &K) -> Self {
-        let metadata = object.meta();
-        Self {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-        }
-    }
-}
-
-/// How the copy is doing.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct MirrorState {
-    /// Whether it was complete once.
-    pub(crate) synced: bool,
-    /// Since when the watch fails.
-    pub(crate) away: Option<Instant>,
-    /// When it failed the last time.
-    pub(crate) failed: Option<Instant>,
-    /// Why.
-    pub(crate) error: Option<ApiError>,
-    /// How often everything was listed.
-    pub(crate) lists: u64,
-}
 
 /// The copy. Clones share it.
 pub(crate) struct Mirror<F> {
@@ -75,40 +42,6 @@ pub(crate) struct Mirror<F> {
 impl<F> Clone for Mirror<F> {
     fn clone(&self) -> Self {
         Self { what: self.what, items: self.items.clone(), state: self.state.clone() }
-    }
-}
-
-/// What a mirror copies.
-pub(crate) struct Wanted<K> {
-    /// The plural, for messages.
-    what: &'static str,
-    api: Api<K>,
-    answered: Answered,
-    config: watcher::Config,
-    /// Whether a cluster may lack the kind at all: a 404 then is an empty list.
-    optional: bool,
-}
-
-impl<K: Resource<DynamicType = ()>> Wanted<K> {
-    /// All objects of a kind, of all namespaces.
-    pub(crate) fn new(connection: &Connection, what: &'static str) -> Self {
-        let (api, answered) = (Api::all(connection.client()), connection.answered().clone());
-        Self { what, api, answered, config: watcher::Config::default(), optional: false }
-    }
-
-    pub(crate) fn fields(mut self, selector: &str) -> Self {
-        self.config = self.config.fields(selector);
-        self
-    }
-
-    pub(crate) fn labels(mut self, selector: &str) -> Self {
-        self.config = self.config.labels(selector);
-        self
-    }
-
-    pub(crate) fn optional(mut self) -> Self {
-        self.optional = true;
-        self
     }
 }
 

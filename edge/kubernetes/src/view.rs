@@ -3,11 +3,13 @@
 //! Everything answers from memory, also while the API server is away. Only [`NodeView::wait_for_pod`] and
 //! [`NodeView::wait_for_namespace`] ask when memory has no answer, and say whether there is none or nobody to ask.
 
+mod ask;
+mod health;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    pin::Pin,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -15,11 +17,11 @@ use k8s_openapi::api::{core::v1::Namespace, core::v1::Pod, networking::v1::Servi
 use kube::{Api, core::PartialObjectMeta};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::ask::{Answer, Question};
+pub use self::health::{NotSynced, PodError, ViewHealth};
 use crate::{
     ApiError, Change, Changes, Connection, NodeFacts, PodFacts, PoolSet, StaticHostPort,
-    backoff::Backoff,
     changes::Announcer,
-    connection::CALL,
     facts::SlimNode,
     mirror::{Mirror, MirrorState, ObjectKey, Wanted},
     pool::{DefinedPool, LoosePool},
@@ -45,56 +47,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.announcer.close();
     }
-}
-
-/// Whether the view can be relied on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewHealth {
-    /// Whether everything was seen once.
-    pub synced: bool,
-    /// For how long some watch has failed: what is answered may be that old.
-    pub away: Option<Duration>,
-    /// Why it fails.
-    pub error: Option<ApiError>,
-    /// How often some kind was listed as a whole: once for each at the start, and again when a watch has expired.
-    pub lists: u64,
-}
-
-/// The view is not complete.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("after {after:?} nothing is known yet of {missing}{because}")]
-pub struct NotSynced {
-    /// How long was waited.
-    pub after: Duration,
-    /// The kinds that are missing, separated by commas.
-    pub missing: String,
-    because: String,
-}
-
-/// Why there is no Pod.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PodError {
-    /// It was deleted, or never was.
-    #[error("there is no Pod {namespace}/{name}")]
-    Missing {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-    /// Another Pod has the name now.
-    #[error("the Pod {namespace}/{name} was replaced by one with the UID {uid}")]
-    Replaced {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// The UID of the present one.
-        uid: String,
-    },
-    /// Nothing is known, and the API server does not say.
-    #[error(transparent)]
-    Api(#[from] ApiError),
 }
 
 impl NodeView {
@@ -322,40 +274,6 @@ impl NodeView {
             (inner.service_networks.what(), inner.service_networks.state()),
         ]
     }
-
-    /// Memory, else the API server, again and again until `limit` while nobody answers.
-    async fn ask<M, T>(
-        &self,
-        limit: Duration,
-        known: impl Fn() -> Option<M>,
-        what: &str,
-        call: impl Fn() -> Question<T>,
-    ) -> Result<Answer<M, T>, ApiError> {
-        let (deadline, mut backoff) = (Instant::now() + limit, Backoff::new());
-        loop {
-            if let Some(known) = known() {
-                return Ok(Answer::Known(known));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let error = match self.0.connection.limited(what, left.min(CALL), call()).await {
-                Ok(answer) => return Ok(Answer::Asked(answer)),
-                Err(error) => error,
-            };
-            let wait = backoff.next();
-            if !error.is_retryable() || Instant::now() + wait >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(wait).await;
-        }
-    }
-}
-
-/// Boxed, as the compiler cannot see that what an `AsyncFn` gives may go from thread to thread (rust-lang/rust#102211).
-type Question<T> = Pin<Box<dyn Future<Output = kube::Result<T>> + Send>>;
-
-enum Answer<M, T> {
-    Known(M),
-    Asked(T),
 }
 
 /// Of other nodes only the networks matter.

@@ -5,6 +5,7 @@
 //! more such Pods. [`Certificates`] are our own: no other program has to be installed for them.
 
 mod certificates;
+mod keeper;
 mod mutate;
 mod paper;
 mod review;

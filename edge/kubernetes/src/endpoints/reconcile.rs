@@ -16,7 +16,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Cluster, WRITE,
-    desired::{self, MANAGED_BY, MANAGED_BY_LABEL, SourceService, TWIN_LABEL},
+    desired::{self, MANAGED_BY, MANAGED_BY_LABEL, TWIN_LABEL},
+    source::SourceService,
 };
 use crate::{About, ApiError, Connection, EventKind};
 

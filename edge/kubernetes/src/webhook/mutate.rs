@@ -25,6 +25,7 @@ const COUNTING: Duration = Duration::from_secs(3);
 pub struct Mutate {
     count: Count,
     policy: Option<Policy>,
+    annotations: BTreeMap<String, String>,
 }
 
 /// What the cluster allows: its namespaces and pools. Without it the agents alone refuse.
@@ -113,22 +114,30 @@ impl Policy {
     }
 }
 
-/// All pools of the cluster that can be understood, whichever nodes have them.
+/// All pools of the cluster that can be understood, whichever nodes have them, in the order of their names.
 fn usable(defined: &[Arc<DefinedPool>]) -> PoolSet {
-    let pools: Vec<PoolFacts> = defined.iter().filter_map(|pool| pool.facts.clone().ok()).collect();
+    let mut pools: Vec<PoolFacts> = defined.iter().filter_map(|pool| pool.facts.clone().ok()).collect();
+    pools.sort_by(|one, other| one.name.cmp(&other.name));
     PoolSet { defined: true, pools, refused: Vec::new() }
 }
 
 impl Mutate {
     /// By `count`, which says what a Pod asks for.
     pub fn new(count: Count) -> Self {
-        Self { count, policy: None }
+        Self { count, policy: None, annotations: BTreeMap::new() }
     }
 
     /// Refuses Pods that ask for what the cluster does not allow them.
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Adds these annotations to Pods that ask, unless they have them, with whatever value.
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: BTreeMap<String, String>) -> Self {
+        self.annotations = annotations;
         self
     }
 
@@ -156,10 +165,30 @@ impl Mutate {
             None => Verdict::default(),
         };
         if verdict.denied.is_none() {
-            verdict.patch = patch(&request.object, &asked);
+            verdict.patch = annotate(&request.object, &self.annotations);
+            verdict.patch.extend(patch(&request.object, &asked));
         }
         verdict
     }
+}
+
+/// The operations that add what is missing of `annotations`.
+fn annotate(pod: &Value, annotations: &BTreeMap<String, String>) -> Vec<Value> {
+    let add = |path: String, value: Value| json!({"op": "add", "path": path, "value": value});
+    let Some(present) = pod["metadata"]["annotations"].as_object() else {
+        // Who asks without an annotation has none yet.
+        return match annotations.is_empty() {
+            true => Vec::new(),
+            false => vec![add("/metadata/annotations".to_owned(), json!(annotations))],
+        };
+    };
+    let missing = annotations.iter().filter(|(key, _)| !present.contains_key(*key));
+    missing.map(|(key, value)| add(format!("/metadata/annotations/{}", token(key)), json!(value))).collect()
+}
+
+/// A key as part of a JSON pointer (RFC 6901 section 3).
+fn token(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 trait Loosely: Sized {
@@ -228,8 +257,7 @@ fn patch(pod: &Value, asked: &BTreeMap<Name, u32>) -> Vec<Value> {
     for kind in ["requests", "limits"] {
         if first["resources"][kind].is_object() {
             for (resource, number) in &missing {
-                // RFC 6901 section 3: a slash in a name is ~1.
-                add(format!("{base}/{kind}/{}", resource.replace('/', "~1")), json!(number.to_string()));
+                add(format!("{base}/{kind}/{}", token(resource)), json!(number.to_string()));
             }
         } else {
             add(format!("{base}/{kind}"), quantities(&missing));

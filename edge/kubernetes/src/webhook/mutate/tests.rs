@@ -114,3 +114,19 @@ async fn an_answer_has_its_patch_in_base_64_and_none_when_nothing_changes() {
     let answer = serde_json::to_value(Answer::new("u".to_owned(), Verdict::default())).unwrap();
     assert_eq!(answer["response"], json!({"uid": "u", "allowed": true}));
 }
+
+#[tokio::test]
+async fn annotations_are_added_to_who_asks_and_never_overwritten() {
+    let wanted =
+        BTreeMap::from([("a.example/x".to_owned(), "1".to_owned()), ("n".to_owned(), "7".to_owned())]);
+    let mutate = Mutate::new(counting()).with_annotations(wanted);
+    let verdict = mutate.review(&request(pod(json!({})))).await;
+    let annotations: Vec<_> =
+        verdict.patch.iter().filter(|one| one["path"].as_str().unwrap().starts_with("/metadata")).collect();
+    assert_eq!(
+        annotations,
+        [&json!({"op": "add", "path": "/metadata/annotations/a.example~1x", "value": "1"})]
+    );
+    let plain = json!({"metadata": {}, "spec": {"containers": [{"name": "a"}]}});
+    assert_eq!(mutate.review(&request(plain)).await, Verdict::default());
+}
