@@ -90,7 +90,7 @@ pub(crate) fn check(text: &str) -> Result<(), ConflistError> {
 }
 
 /// Puts `entry` at the end of the chain, or in the place of the entry of portmap. A single plugin becomes a list.
-pub(crate) fn chain(text: &str, entry: &Value, keep_portmap: bool) -> Result<Chained, ConflistError> {
+pub(crate) fn chain(text: &str, entry: &str, keep_portmap: bool) -> Result<Chained, ConflistError> {
     let changed = |text, replaced| Ok(Chained::Changed { text, replaced });
     let Some(list) = List::read(text)? else {
         return changed(list_of(text, entry)?, None);
@@ -99,9 +99,12 @@ pub(crate) fn chain(text: &str, entry: &Value, keep_portmap: bool) -> Result<Cha
     match (list.position(TYPE), portmap) {
         (Some(ours), None) => {
             let span = list.plugins[ours].span.clone();
-            match serde_json::from_str::<Value>(&text[span.clone()])? == *entry {
+            let same = |a: &str, b: &str| {
+                Ok::<_, ConflistError>(serde_json::from_str::<Value>(a)? == serde_json::from_str::<Value>(b)?)
+            };
+            match same(&text[span.clone()], entry)? {
                 true => Ok(Chained::Already),
-                false => changed(splice(text, span, &entry.to_string()), None),
+                false => changed(splice(text, span, entry), None),
             }
         }
         // Ours is there, and somebody has added portmap since: both would map the same ports.
@@ -119,7 +122,7 @@ pub(crate) fn chain(text: &str, entry: &Value, keep_portmap: bool) -> Result<Cha
             let span = list.plugins[portmap].span.clone();
             let replaced = text[span.clone()].to_owned();
             check_portmap(&replaced)?;
-            changed(splice(text, span, &entry.to_string()), Some(replaced))
+            changed(splice(text, span, entry), Some(replaced))
         }
         (None, None) => {
             // The list has one plugin at least.
@@ -169,7 +172,7 @@ fn check_portmap(entry: &str) -> Result<(), ConflistError> {
 }
 
 /// A list of a single plugin and ours.
-fn list_of(plugin: &str, entry: &Value) -> Result<String, ConflistError> {
+fn list_of(plugin: &str, entry: &str) -> Result<String, ConflistError> {
     let object: Object<'_> = serde_json::from_str(plugin)?;
     let mut text = "{\n".to_owned();
     for key in ["cniVersion", "cniVersions", "name", "disableCheck", "disableGC"] {

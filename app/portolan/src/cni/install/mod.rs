@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::{conflist::Chained, record::Record};
 
@@ -35,18 +35,15 @@ pub(crate) struct InstallConfig {
 }
 
 impl InstallConfig {
-    /// Our entry.
-    fn entry(&self) -> Value {
-        let mut capabilities = json!({ "io.kubernetes.cri.pod-annotations": true });
-        if !self.keep_portmap {
-            capabilities["portMappings"] = json!(true);
-        }
-        match &self.agent_socket {
-            Some(socket) => json!({
-                "type": conflist::TYPE, "capabilities": capabilities, "agentSocket": socket,
-            }),
-            None => json!({ "type": conflist::TYPE, "capabilities": capabilities, "standalone": true }),
-        }
+    /// Our entry, in the order in which people write such entries.
+    fn entry(&self) -> String {
+        let mappings = if self.keep_portmap { "" } else { r#""portMappings": true, "# };
+        let capabilities = format!(r#"{{{mappings}"io.kubernetes.cri.pod-annotations": true}}"#);
+        let who = match &self.agent_socket {
+            Some(socket) => format!(r#""agentSocket": {}"#, json!(socket)),
+            None => r#""standalone": true"#.to_owned(),
+        };
+        format!(r#"{{"type": "{}", "capabilities": {capabilities}, {who}}}"#, conflist::TYPE)
     }
 
     /// The plugin's file.
