@@ -41,6 +41,10 @@ pub(crate) async fn main(global: &Global, args: &AgentArgs) -> anyhow::Result<Ex
             _ => {}
         }
     }
+    // Folders that others use too, or that are mounted, stay.
+    for folder in [Some(config.data.as_path()), args.socket.parent()].into_iter().flatten() {
+        let _ = std::fs::remove_dir(folder);
+    }
     if !args.standalone
         && let Err(error) = take_back_resources(args, &config).await
     {

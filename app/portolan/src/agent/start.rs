@@ -131,7 +131,7 @@ async fn cluster(args: &AgentArgs, config: &AgentConfig) -> anyhow::Result<Clust
 
 /// Takes over what the last agent left, and makes the kernel agree with it.
 async fn open(args: &AgentArgs, config: AgentConfig, cluster: Cluster) -> anyhow::Result<Arc<Agent>> {
-    let own = tokio::task::spawn_blocking(|| own_addresses()).await?;
+    let own = tokio::task::spawn_blocking(own_addresses).await?;
     let now = pools::pools(cluster.pools(), &config.pools, config.quarantine);
     let for_ports = pools::of_ports(&now)?;
     let attach = AttachConfig {
