@@ -21,6 +21,7 @@ pub(crate) struct Server {
     etcd_port: u16,
     _etcd: Daemon,
     apiserver: Mutex<Option<Daemon>>,
+    _broom: Broom,
 }
 
 /// The API server that most tests share, or the test ends here with a printed reason.
@@ -55,14 +56,23 @@ impl Server {
         };
         let folder = tempfile::Builder::new().prefix("portolan-kubernetes-").tempdir().unwrap();
         write_secrets(folder.path());
+        let broom = Broom::for_folder(folder.path());
         // Another process may take a free port before etcd does: then with other ports.
+        let mut broom = Some(broom);
         for _ in 0..5 {
             let [etcd_port, peer_port, port] = free_ports();
             let daemon = start_etcd(&etcd, folder.path(), etcd_port, peer_port);
             if !wait_for_port(etcd_port, &daemon) {
                 continue;
             }
-            let server = Self { folder, port, etcd_port, _etcd: daemon, apiserver: Mutex::new(None) };
+            let server = Self {
+                folder,
+                port,
+                etcd_port,
+                _etcd: daemon,
+                apiserver: Mutex::new(None),
+                _broom: broom.take().unwrap(),
+            };
             server.start_apiserver_with(&apiserver);
             return Some(server);
         }
@@ -295,5 +305,25 @@ impl Drop for Daemon {
         if let Some(waiting) = self.waiting.take() {
             let _ = waiting.join();
         }
+    }
+}
+
+/// Removes a folder when this process is no more: nothing is dropped at the end of a process that tests share.
+struct Broom(Child);
+
+impl Broom {
+    fn for_folder(folder: &Path) -> Self {
+        let mut command = Command::new("sh");
+        // Its input ends with us, however we end; the servers end in the same moment, and may still write.
+        command.args(["-c", "read -r _; sleep 1; rm -rf -- \"$1\"", "broom"]).arg(folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Broom {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
