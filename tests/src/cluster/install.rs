@@ -98,7 +98,8 @@ pub fn installed(cluster: &'static Cluster) -> Chart {
             assert!(restarted.is_ok(), "{restarted:?}");
         }
     }
-    for what in ["daemonset/portolan-holder", "daemonset/portolan-agent", "deployment/portolan-webhook"] {
+    // An agent is ready when it has its holder.
+    for what in ["daemonset/portolan-agent", "deployment/portolan-webhook"] {
         if let Err(error) = cluster.wait_for_rollout("portolan", what, START) {
             let told = ["-n", "portolan", "describe", "pods"];
             let told = cluster.run_kubectl(&told).unwrap_or_default();

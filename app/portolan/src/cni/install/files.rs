@@ -2,23 +2,31 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, BufRead as _, BufReader},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 
+/// How much of a program is compared at a time, in bytes.
+const PIECE: usize = 64 << 10;
+
 /// Writes `bytes` into a new file beside `path`, on disk, and gives it the name: readers see the old or the new. The
 /// name of the new file ends so that no runtime takes it for configuration.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    replace_by(path, &mut &*bytes, mode)
+}
+
+/// [`replace`] by what `source` says, of which little is in memory at a time.
+pub(crate) fn replace_by(path: &Path, source: &mut dyn io::Read, mode: u32) -> anyhow::Result<()> {
     let new = temporary(path);
-    let write = || -> io::Result<()> {
+    let mut write = || -> io::Result<()> {
         // What a killed process left there.
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
+        io::copy(source, &mut file)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
         File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
@@ -26,6 +34,26 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()
     write()
         .inspect_err(|_| drop(fs::remove_file(&new)))
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Whether both have the same bytes. Programs are large and an agent's memory is not, so they are read in pieces.
+pub(crate) fn same(one: &File, other: &File) -> io::Result<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (BufReader::with_capacity(PIECE, one), BufReader::with_capacity(PIECE, other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(left.len() == right.len());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }
 
 /// Removes a file that may be gone already.

@@ -11,6 +11,7 @@ mod watch;
 
 use std::{
     fs,
+    io::Seek as _,
     path::{Path, PathBuf},
 };
 
@@ -58,22 +59,27 @@ impl InstallConfig {
 pub(crate) fn copy_binary(config: &InstallConfig) -> anyhow::Result<bool> {
     let Some(target) = config.binary() else { return Ok(false) };
     // Not by its name: that may have been given to another version since this process began.
-    let program = fs::read("/proc/self/exe").context("reading this program")?;
-    if fs::read(&target).is_ok_and(|present| present == program) {
+    let mut program = this_program()?;
+    if fs::File::open(&target).and_then(|present| files::same(&present, &program)).unwrap_or(false) {
         return Ok(false);
     }
+    program.rewind().context("reading this program")?;
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    files::replace(&target, &program, 0o755)?;
+    files::replace_by(&target, &mut program, 0o755)?;
     Ok(true)
 }
 
 /// Whether the plugin that the runtime would start is this very program.
 pub(crate) fn is_current(config: &InstallConfig) -> anyhow::Result<bool> {
     let Some(target) = config.binary() else { return Ok(true) };
-    let present = fs::read(&target).with_context(|| format!("reading {}", target.display()))?;
-    Ok(present == fs::read("/proc/self/exe").context("reading this program")?)
+    let present = fs::File::open(&target).with_context(|| format!("reading {}", target.display()))?;
+    files::same(&present, &this_program()?).with_context(|| format!("reading {}", target.display()))
+}
+
+fn this_program() -> anyhow::Result<fs::File> {
+    fs::File::open("/proc/self/exe").context("reading this program")
 }
 
 /// Chains the plugin into the configuration that the runtime takes. Returns the file, and whether it had to be changed.
