@@ -69,8 +69,8 @@ impl Lease {
                 Some(IpAddr::V6(_)) => (None, v6),
             };
             let address = port.address.filter(|address| !address.is_unspecified());
-            // Packets to the loopback are never rewritten (CVE-2020-8558); who listens there is not our business.
-            if address.is_some_and(|address| address.is_loopback()) {
+            // The kernel cannot forward what is for ::1; of 127.0.0.0/8 see `packet/plan/src/ingress.rs`.
+            if address == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
                 return None;
             }
             let mapping = Mapping { protocol, address, host: port.host, container: port.container, v4, v6 };

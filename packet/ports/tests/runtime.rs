@@ -428,3 +428,28 @@ fn everything_can_be_taken_away_whoever_left_it() {
         assert_eq!((reserved().as_str(), data.exists()), ("", false));
     });
 }
+
+#[test]
+fn a_holder_whose_folder_was_removed_leaves_the_next_one_alone_and_ends() {
+    need_root!();
+    private_namespace(|| {
+        let folder = Holders::new();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let connect =
+            || HolderClient::connect_or_spawn(&holder_program(), &[], &data.join("holder.sock")).unwrap();
+        let mut first = connect();
+        first.hold(&[hold("20000/tcp")]).unwrap();
+        let old = portolan_netlink::process::PidIdentity::of(first.pids()[0]).unwrap();
+        fs::remove_dir_all(&data).unwrap();
+        fs::create_dir(&data).unwrap();
+        let mut second = connect();
+        second.hold(&[hold("20001/tcp")]).unwrap();
+        assert_ne!(second.pids(), [old.pid]);
+        drop(first);
+        eventually(Duration::from_secs(30), || !old.is_alive());
+        assert!(!is_held(20_000) && is_held(20_001));
+        assert_eq!(connect().pids(), second.pids());
+        second.shutdown().unwrap();
+    });
+}

@@ -42,9 +42,9 @@ fn request(number: u32, life: u32, specs: &[&str]) -> LeaseRequest {
         incarnation: id.parse().unwrap(),
         owner: Owner::Sandbox { id: id.clone() },
         requests: specs.iter().map(|spec| spec.parse().unwrap()).collect(),
-        network: if number % 7 == 0 { Network::Host } else { Network::Own },
+        network: if number.is_multiple_of(7) { Network::Host } else { Network::Own },
         v4: Some([10, 88, 0, number as u8 + 2].into()),
-        v6: (number % 2 == 0).then(|| format!("fd00:88::{number:x}").parse().unwrap()),
+        v6: number.is_multiple_of(2).then(|| format!("fd00:88::{number:x}").parse().unwrap()),
         local: vec!["10.88.0.0/24".parse().unwrap(), format!("fd00:{}::/64", number % 3).parse().unwrap()],
         attachment: Some(Attachment { container: id, interface: "eth0".into(), network: "net".into() }),
     }

@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
-            fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+            fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
             net::{UnixListener, UnixStream},
         },
     },
@@ -32,6 +32,8 @@ pub const IDLE: Duration = Duration::from_secs(60);
 /// How long `portolan up` lets its holder stay when nobody is connected, whatever it holds: long enough to repair or
 /// upgrade `up`, short enough that what nobody will come back for is not held for ever.
 pub const ABANDONED: Duration = Duration::from_secs(15 * 60);
+/// How often it looks whether it can still be found.
+const LOOK: Duration = Duration::from_secs(10);
 /// Descriptors that are not holds: standard ones, the listener, the lock, connections.
 const SPARE: usize = 32;
 /// Connections at a time. `up` has one; the others are people who look.
@@ -87,12 +89,16 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
     let mut server = begun?;
     let result = server.run();
     // The socket first, then the holds (on drop): nobody connects to a holder that is on its way out.
-    let _ = fs::remove_file(&options.socket);
+    if server.has_socket() {
+        let _ = fs::remove_file(&options.socket);
+    }
     result
 }
 
 struct Server {
     listener: UnixListener,
+    /// Its file, and what tells it from another one at the same place.
+    socket: (PathBuf, Option<(u64, u64)>),
     connections: Vec<Connection>,
     held: Held,
     idle: Option<Duration>,
@@ -143,8 +149,10 @@ impl Server {
         // Fails only for the leader of a process group, which has a group of its own already.
         let _ = rustix::process::setsid();
         let files = raise_file_limit().saturating_sub(SPARE);
+        let socket = (path.clone(), identity(path));
         Ok(Self {
             listener,
+            socket,
             connections: Vec::new(),
             held: Held::new(options.limit.map_or(files, |limit| limit.min(files))),
             idle: options.idle,
@@ -165,6 +173,11 @@ impl Server {
                     _ => return Ok(()),
                 },
             };
+            if self.connections.is_empty() && !self.has_socket() {
+                // Somebody has removed the folder: nobody will find what is held here.
+                return Ok(());
+            }
+            let left = left.map_or(LOOK, |left| left.min(LOOK));
             let ready = self.wait(left).map_err(ServeError::Poll)?;
             let mut index = 0;
             let had = self.connections.len();
@@ -185,11 +198,16 @@ impl Server {
         Ok(())
     }
 
+    fn has_socket(&self) -> bool {
+        let (path, own) = &self.socket;
+        identity(path) == *own
+    }
+
     /// Which of listener and connections, in this order, have something.
-    fn wait(&self, left: Option<Duration>) -> io::Result<Vec<bool>> {
+    fn wait(&self, left: Duration) -> io::Result<Vec<bool>> {
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
         fds.extend(self.connections.iter().map(|c| PollFd::new(&c.stream, PollFlags::IN)));
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let timeout = Timespec::try_from(left).ok();
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -279,6 +297,11 @@ impl Server {
         };
         (reply, None)
     }
+}
+
+/// What tells the file at `path` from all others.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Raises the limit of open files to what may be had, and says what it is.
