@@ -11,16 +11,21 @@ LOCKED = --locked
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test lint fmt clippy doc deny layers links advisories bench dist man
+.PHONY: help test lint fmt clippy doc deny layers links advisories bench conformance dist man
 
 help: ## list the chores
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# Tests of Kubernetes run beside a real cluster of network namespaces, which root can start. Its programs are built from
+# their Go modules into a cache outside of this tree (docs/cluster.md): 20 minutes on two cores the first time.
+BESIDE_CLUSTER = $(shell [ "$$(id -u)" -ne 0 ] || echo "$(CARGO) xtask cluster with --name test --nodes 2 --")
 
 # The plain tests come last: what `cargo test` prints at its end is the report.
 test: prerequisites lint ## install what is missing where that is allowed, check everything, run every test
 	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --doc
 	$(CARGO) build $(LOCKED) --package portolan
-	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
+	$(CARGO) test $(LOCKED) --workspace --lib --bins --tests --no-run
+	$(BESIDE_CLUSTER) $(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
 
 .PHONY: prerequisites
 prerequisites:
@@ -54,6 +59,9 @@ advisories: ## known vulnerabilities of dependencies (downloads the RustSec data
 
 bench: ## measure, and print the tables of docs/benchmarks.md (as root; about ten minutes)
 	$(CARGO) run $(LOCKED) --release --package portolan-benches -- $(BENCH)
+
+conformance: ## Kubernetes' own tests of host ports, through our plugin instead of portmap, on a real cluster (as root)
+	$(CARGO) xtask conformance hostport --without-portmap --hook scripts/install-on-cluster
 
 dist: ## the binary to ship: target/dist/portolan, link-time optimised and stripped
 	$(CARGO) build $(LOCKED) --profile dist --package portolan

@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr};
 
 use portolan_model::{Mapping, MappingKey};
 
+use crate::Placement;
+
 /// Why a mapping was not taken. The plan is as before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -57,12 +59,12 @@ pub enum PlanError {
 
 impl PlanError {
     /// Refuses what no plan can hold, whatever else is mapped.
-    pub(crate) fn of(mapping: &Mapping) -> Option<Self> {
+    pub(crate) fn of(mapping: &Mapping, placement: Placement) -> Option<Self> {
         let key = mapping.key();
         let reachable = |address: IpAddr| match address {
-            IpAddr::V4(v4) => {
-                !(v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast())
-            }
+            // See `crate::ingress` for what reaches a mapping of the loopback.
+            IpAddr::V4(v4) if v4.is_loopback() => placement == Placement::Any,
+            IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
             IpAddr::V6(v6) => {
                 !(v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local())
             }

@@ -7,7 +7,10 @@
 //!   port number elsewhere is not ours (CVE-2025-67499 was this check missing in the CNI portmap plugin).
 //! - Not loopback. An answer from an instance to 127.0.0.1 would be dropped as a martian unless `route_localnet` is
 //!   set, which exposes the machine's own loopback services to the network (CVE-2020-8558); `::1` cannot be
-//!   forwarded at all. Not `fe80::/10` either: a link-local source is never routed (RFC 4291 section 2.5.6).
+//!   forwarded at all. Not `fe80::/10` either: a link-local source is never routed (RFC 4291 section 2.5.6). What this
+//!   machine itself sends to 127.0.0.0/8 from another of its addresses has none of these troubles, and on a node of
+//!   Kubernetes must be rewritten: kubelet drops it otherwise ("block incoming localnet connections", chain
+//!   KUBE-FIREWALL). From loopback to loopback a relay serves (`packet/relay`).
 //! - A mapping of one address wins over one of all addresses.
 //!
 //! These are chains of kind `nat`, so only the first packet of a connection is looked up. Next: [`crate::hairpin`]
@@ -22,12 +25,15 @@ use portolan_nft::{
     matches, statement,
 };
 
-use crate::{PlanConfig, SetId, SetKind, Version};
+use crate::{Placement, PlanConfig, SetId, SetKind, Version};
 
-/// The chain in which published ports are looked up.
+/// The chain in which packets to local addresses are sorted.
 pub const PORTS: &str = "ports";
+/// The chain in which published ports are looked up.
+const LOOK_UP: &str = "look_up";
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// `prerouting`, `output` and `ports`.
+/// `prerouting`, `output`, `ports` and `look_up`.
 pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
     let entrance = |name: &str, hook| FilledChain {
         chain: Chain {
@@ -42,23 +48,37 @@ pub(crate) fn chains(config: &PlanConfig) -> Vec<FilledChain> {
         },
         rules: vec![Rule::new(name).then(matches::destination_is_local()).jump(PORTS)],
     };
+    let mut output = entrance("output", Hook::Output);
+    if config.placement == Placement::Any {
+        let stranger = Rule::new("output")
+            .then(matches::destination_in(LOOPBACK))
+            .then(matches::source_not_in(LOOPBACK))
+            .jump(LOOK_UP);
+        output.rules.insert(0, stranger);
+    }
     vec![
         entrance("prerouting", Hook::Prerouting),
-        entrance("output", Hook::Output),
+        output,
         FilledChain { chain: Chain::regular(PORTS), rules: ports() },
+        FilledChain { chain: Chain::regular(LOOK_UP), rules: look_up() },
     ]
 }
 
 fn ports() -> Vec<Rule> {
-    const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
     const LOOPBACK6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
     const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
     let rule = || Rule::new(PORTS);
-    let mut rules = vec![
+    vec![
         rule().then(matches::destination_in(LOOPBACK)).returns(),
         rule().then(matches::destination_in(LOOPBACK6)).returns(),
         rule().then(matches::destination_in(LINK_LOCAL6)).returns(),
-    ];
+        rule().goto(LOOK_UP),
+    ]
+}
+
+fn look_up() -> Vec<Rule> {
+    let rule = || Rule::new(LOOK_UP);
+    let mut rules = Vec::new();
     for version in Version::ALL {
         let map = |kind| SetId::new(kind, version).name();
         let (rule, family) = (|| rule().then(version.guard()), version.family());

@@ -88,7 +88,7 @@ impl Plan {
     /// Any [`PlanError`] but `Unknown`; then nothing changed.
     pub fn add(&mut self, mapping: &Mapping) -> Result<Changes, PlanError> {
         let key = mapping.key();
-        if let Some(error) = PlanError::of(mapping) {
+        if let Some(error) = PlanError::of(mapping, self.config.placement) {
             return Err(error);
         }
         if let Some(instance) =

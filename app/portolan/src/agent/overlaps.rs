@@ -1,7 +1,7 @@
 //! Are the pools ours alone? Static host ports of Pods, Services' node ports and the kernel's own choices come from
 //! other hands, and a number in two of them is a Pod that cannot start, or packets that go astray.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use portolan_kubernetes::StaticHostPort;
 use portolan_model::PortRange;
@@ -16,6 +16,15 @@ use super::{Agent, pools, reconcile::warn_node};
 /// What has been said already: each thing once, until it has gone and come again.
 #[derive(Debug, Default)]
 pub(crate) struct Said(BTreeSet<String>);
+
+/// Whether a packet can be for both: an address that is left out, or unspecified, is all of them.
+fn meet(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    let only = |address: Option<IpAddr>| address.filter(|address| !address.is_unspecified());
+    match (only(one), only(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    }
+}
 
 /// Looks, counts for the metrics, and says what is new.
 pub(crate) async fn look(agent: &Arc<Agent>, statics: &[StaticHostPort], leases: &[Lease], said: &mut Said) {
@@ -38,10 +47,11 @@ pub(crate) async fn look(agent: &Arc<Agent>, statics: &[StaticHostPort], leases:
     for port in statics {
         let theirs = |lease: &&Lease| {
             lease.request.instance.as_str() != pod(port)
-                && lease
-                    .ports
-                    .iter()
-                    .any(|given| given.host.contains(port.port) && given.protocols.contains(port.protocol))
+                && lease.ports.iter().any(|given| {
+                    given.host.contains(port.port)
+                        && given.protocols.contains(port.protocol)
+                        && meet(given.address, port.address)
+                })
         };
         if let Some(lease) = leases.iter().find(theirs) {
             found.insert(format!(

@@ -40,6 +40,10 @@ impl Reverse {
     }
 
     fn change(&mut self, mapping: &Mapping, add: bool, changes: &mut Changes) {
+        // Nobody outside could answer to the loopback.
+        if mapping.address.is_some_and(|address| address.is_loopback()) {
+            return;
+        }
         let (protocol, host) = (mapping.protocol, mapping.host);
         for instance in ingress::targets(mapping) {
             let source = (instance, protocol, mapping.container);
