@@ -88,11 +88,16 @@ impl Space {
     /// Creates an object that is given as JSON.
     #[track_caller]
     pub fn create(&self, object: &Value) {
+        if let Err(error) = self.try_create(object) {
+            panic!("{error}");
+        }
+    }
+
+    /// Creates an object that is given as JSON, if the API server takes it.
+    pub fn try_create(&self, object: &Value) -> Result<(), String> {
         let mut object = object.clone();
         object["metadata"]["namespace"] = self.name.as_str().into();
-        if let Err(error) = self.cluster.apply(&object.to_string()) {
-            panic!("{error:#}");
-        }
+        self.cluster.apply(&object.to_string()).map(drop).map_err(|error| format!("{error:#}"))
     }
 
     /// An object as JSON.
