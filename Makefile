@@ -18,13 +18,16 @@ help: ## list the chores
 
 # Tests of Kubernetes run beside a real cluster of network namespaces, which root can start. Its programs are built from
 # their Go modules into a cache outside of this tree (docs/cluster.md): 20 minutes on two cores the first time.
-BESIDE_CLUSTER = $(shell [ "$$(id -u)" -ne 0 ] || echo "$(CARGO) xtask cluster with --name test --nodes 2 --")
+IF_ROOT = [ "$$(id -u)" -ne 0 ] ||
+BESIDE_CLUSTER = $(shell $(IF_ROOT) echo "$(CARGO) xtask cluster with --name test --nodes 2 --")
 
 # The plain tests come last: what `cargo test` prints at its end is the report.
 test: prerequisites lint ## install what is missing where that is allowed, check everything, run every test
 	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --doc
 	$(CARGO) build $(LOCKED) --package portolan
 	$(CARGO) test $(LOCKED) --workspace --lib --bins --tests --no-run
+	@$(IF_ROOT) $(CARGO) xtask cluster build kube node cni dns helm
+	@$(IF_ROOT) $(CARGO) xtask image --profile dev
 	$(BESIDE_CLUSTER) $(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
 
 .PHONY: prerequisites
