@@ -77,7 +77,26 @@ impl<N: Nft> OneShot<N> {
         add: &[Mapping],
         known: Option<Known>,
     ) -> Result<Done, ApplyError> {
-        let mut plan = Plan::with(self.config.clone(), concerned(before, remove, add))?;
+        let concerned: Vec<Mapping> = concerned(before, remove, add).cloned().collect();
+        self.change_concerned(&concerned, || before.to_vec(), remove, add, known)
+    }
+
+    /// [`OneShot::change`] for a caller that finds what is concerned without going through all mappings: those to be
+    /// removed, those that lead to an instance which one of these or of `add` leads to, and those that share a port of
+    /// the same protocol with one of `add`. More do no harm. `before`, all that hold until now, is asked for only when
+    /// the table has to be repaired, and when tracked connections have to be judged.
+    ///
+    /// # Errors
+    /// Then nothing of this change was made.
+    pub fn change_concerned(
+        &mut self,
+        concerned: &[Mapping],
+        before: impl Fn() -> Vec<Mapping>,
+        remove: &[MappingKey],
+        add: &[Mapping],
+        known: Option<Known>,
+    ) -> Result<Done, ApplyError> {
+        let mut plan = Plan::with(self.config.clone(), concerned)?;
         let mut touched = Touched::default();
         let changes = make(&mut plan, remove, add, &mut touched)?;
         let generation = self.nft.generation()?;
@@ -89,7 +108,7 @@ impl<N: Nft> OneShot<N> {
             Err(error) if is_drift(&error) => true,
             Err(error) => return Err(error.into()),
         };
-        let after = || after(before, remove, add);
+        let after = || after(&before(), remove, add);
         if drifted {
             let difference = self.restore_table(&after())?;
             touched.merge(&Touched::everything_and(&difference));

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,7 +22,7 @@ use crate::{
     pool::{Pool, Pools},
     quarantine::{Entry, Former, Quarantine},
     replay::Freed,
-    sticky::{Memory, Sticky},
+    sticky::Sticky,
     taken::Taken,
     usage::{Exhaustion, Usage},
 };
@@ -67,10 +68,9 @@ impl Allocator {
     }
 
     /// Goes on from what an earlier process has left in an index.
-    pub fn resume(pools: Pools, index: &Index) -> Self {
+    pub fn resume(pools: Pools, index: &Arc<Index>) -> Self {
         let mut sticky = Sticky::default();
-        let memory = |(hash, range, used)| (hash, Memory { range, used });
-        sticky.set_before(index.memories().map(memory).collect());
+        sticky.set_before(Arc::clone(index));
         let bits = Protocol::ALL.map(|protocol| index.taken(protocol));
         let mut quarantine = Quarantine::default();
         for Kept { protocol, range, until, owner } in index.quarantine() {

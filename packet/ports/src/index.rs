@@ -10,7 +10,7 @@
 //! | table | row |
 //! | --- | --- |
 //! | taken | a bit for each port of each protocol |
-//! | slots, by hash | instance and attachment as hashes, place in the journal, held |
+//! | slots, by hash | instance and container as hashes, place in the journal, held |
 //! | mappings | slot, protocol, host address, ports, instance addresses |
 //! | addresses | taken ports that are on one address only |
 //! | quarantine | protocol, ports, until when, hash of the former owner |
@@ -18,9 +18,15 @@
 //! | networks | those that instances' addresses are in |
 
 use std::{
-    fs, io,
+    fs::File,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::fs::FileExt as _,
     path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,22 +40,30 @@ mod write;
 pub use write::Writer;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ptlnidx1");
-/// Magic, checksum, journal, journal's length, and a count for each table but the first.
-const HEADER: usize = 8 * 4 + 8 * 6;
-const BITS: usize = 3 * Bitmap::BYTES;
-const SLOT: usize = 32;
-const MAPPING: usize = 56;
-const ADDRESS: usize = 20;
-const KEPT: usize = 24;
-const MEMORY: usize = 24;
-const NETWORK: usize = 18;
+/// The tables, by number, and how wide their rows are.
+const TAKEN: usize = 0;
+const SLOTS: usize = 1;
+const MAPPINGS: usize = 2;
+const ADDRESSES: usize = 3;
+const QUARANTINE: usize = 4;
+const MEMORIES: usize = 5;
+const NETWORKS: usize = 6;
+const TABLES: usize = 7;
+const WIDTHS: [usize; TABLES] = [Bitmap::BYTES, 32, 48, 20, 24, 24, 18];
+/// Magic, checksum of the header, journal, journal's length; then for each table how many rows, and a checksum.
+const COUNTS: usize = 32;
+const SUMS: usize = COUNTS + 8 * TABLES;
+const HEADER: usize = SUMS + 8 * TABLES;
 
-/// An index, as it was read.
+/// An index. Its tables are read when they are asked for, and searched in the file where that is enough.
 #[derive(Debug)]
 pub struct Index {
-    bytes: Vec<u8>,
+    file: File,
+    header: [u8; HEADER],
     /// Where each table begins, and its end.
-    starts: [usize; 8],
+    starts: [u64; TABLES + 1],
+    tables: [OnceLock<Vec<u8>>; TABLES],
+    damaged: AtomicBool,
 }
 
 /// A lease, as the index has it.
@@ -57,8 +71,8 @@ pub struct Index {
 pub struct Slot {
     /// Of the instance.
     pub instance: u64,
-    /// Of container and interface; 0 without.
-    pub attachment: u64,
+    /// Of the container; 0 without.
+    pub container: u64,
     /// Where the journal has it.
     pub place: Place,
     /// Whether its ports are to be held.
@@ -99,35 +113,84 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 impl Index {
-    /// Reads the index at `path` if it is whole and says something of this journal up to a length that it has.
-    pub fn read(path: &Path, journal: u64, length: u64) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
+    /// Opens the index at `path` if it is whole and says something of this journal up to a length that it has.
+    pub fn open(path: &Path, journal: u64, length: u64) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Some(starts) = starts(&bytes) else { return Ok(None) };
-        let index = Self { bytes, starts };
-        let sound = index.number(0) == MAGIC
-            && index.number(8) == checksum(&index.bytes[16..])
-            && index.number(16) == journal
-            && index.upto() <= length;
-        Ok(sound.then_some(index))
+        let mut header = [0; HEADER];
+        let size = file.metadata()?.len();
+        if size < HEADER as u64 {
+            return Ok(None);
+        }
+        file.read_exact_at(&mut header, 0)?;
+        let number = |at: usize| number(&header, at);
+        let sound = number(0) == MAGIC
+            && number(8) == checksum(&header[16..])
+            && number(16) == journal
+            && number(24) <= length;
+        let Some(starts) = starts(&header).filter(|starts| sound && starts[TABLES] == size) else {
+            return Ok(None);
+        };
+        let (tables, damaged) = (Default::default(), AtomicBool::new(false));
+        Ok(Some(Self { file, header, starts, tables, damaged }))
     }
 
     /// How far into the journal it says everything.
     pub fn upto(&self) -> u64 {
-        self.number(24)
+        number(&self.header, 24)
     }
 
     /// How long the file is.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
+    pub const fn size(&self) -> u64 {
+        self.starts[TABLES]
+    }
+
+    /// Whether a table could not be read, or was not what was written. Then what was said of it is not to be trusted.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// A whole table; an empty one when it is damaged.
+    fn table(&self, table: usize) -> &[u8] {
+        self.tables[table].get_or_init(|| {
+            let mut bytes = vec![0; (self.starts[table + 1] - self.starts[table]) as usize];
+            let read = self.file.read_exact_at(&mut bytes, self.starts[table]);
+            if read.is_err() || checksum(&bytes) != number(&self.header, SUMS + 8 * table) {
+                tracing::error!(
+                    table,
+                    "the index of leases is damaged; the next process looks at everything"
+                );
+                self.damaged.store(true, Ordering::Relaxed);
+                bytes.clear();
+            }
+            bytes
+        })
+    }
+
+    /// One row, from the table if it was read and from the file if not.
+    fn row<const N: usize>(&self, table: usize, row: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        match self.tables[table].get() {
+            Some(all) => bytes.copy_from_slice(&all[row * N..][..N]),
+            None => {
+                if self.file.read_exact_at(&mut bytes, self.starts[table] + (row * N) as u64).is_err() {
+                    self.damaged.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        bytes
+    }
+
+    fn rows(&self, table: usize) -> usize {
+        ((self.starts[table + 1] - self.starts[table]) / WIDTHS[table] as u64) as usize
     }
 
     /// How many leases.
     pub fn len(&self) -> usize {
-        self.rows(1, SLOT)
+        self.rows(SLOTS)
     }
 
     /// Whether there are none.
@@ -137,142 +200,169 @@ impl Index {
 
     /// The ports of a protocol that are taken on any address.
     pub fn taken(&self, protocol: Protocol) -> Bitmap {
-        let start = self.starts[0] + protocol as usize * Bitmap::BYTES;
-        Bitmap::from_bytes(&self.bytes[start..start + Bitmap::BYTES])
+        let bits = self.table(TAKEN).chunks_exact(Bitmap::BYTES).nth(protocol as usize);
+        bits.map(Bitmap::from_bytes).unwrap_or_default()
     }
 
     /// A lease.
-    pub fn slot(&self, number: usize) -> Slot {
-        let row = self.starts[1] + number * SLOT;
-        Slot {
-            instance: self.number(row),
-            attachment: self.number(row + 8),
-            place: Place { offset: self.number(row + 16), length: self.half(row + 24) },
-            held: self.half(row + 28) != 0,
-        }
+    pub fn slot(&self, row: usize) -> Slot {
+        slot(&self.row::<{ WIDTHS[SLOTS] }>(SLOTS, row))
     }
 
     /// The leases that may be this instance's: their hash is the same.
     pub fn of_instance(&self, instance: &InstanceId) -> impl Iterator<Item = usize> {
         let wanted = hash(&[instance.as_str()]);
-        let first = self.first(1, SLOT, wanted);
-        (first..self.len()).take_while(move |&slot| self.slot(slot).instance == wanted)
+        let first = self.first::<{ WIDTHS[SLOTS] }>(SLOTS, wanted);
+        (first..self.len()).take_while(move |&row| self.slot(row).instance == wanted)
+    }
+
+    /// The leases that may be this container's.
+    pub fn of_container(&self, container: &str) -> impl Iterator<Item = usize> {
+        let wanted = hash(&[container]);
+        let slots = self.table(SLOTS).chunks_exact(WIDTHS[SLOTS]).enumerate();
+        slots.filter(move |(_, row)| number(row, 8) == wanted).map(|(row, _)| row)
     }
 
     /// All mappings, with the slot of the lease.
     pub fn mappings(&self) -> impl Iterator<Item = (usize, Mapping)> {
-        (0..self.rows(2, MAPPING)).filter_map(|row| self.mapping(self.starts[2] + row * MAPPING))
+        self.table(MAPPINGS).chunks_exact(WIDTHS[MAPPINGS]).filter_map(mapping)
     }
 
-    fn mapping(&self, at: usize) -> Option<(usize, Mapping)> {
-        let [protocol, has, ..] = self.bytes[at + 4..] else { return None };
-        let v6 = |at: usize| Ipv6Addr::from(u128::from_le_bytes(self.array(at)));
-        let address = v6(at + 12);
-        let mapping = Mapping {
-            protocol: protocol_of(protocol)?,
-            address: (has & 1 != 0).then(|| IpAddr::V6(address).to_canonical()),
-            host: PortRange::new(self.quarter(at + 6), self.quarter(at + 8)).ok()?,
-            container: self.quarter(at + 10),
-            v4: (has & 2 != 0).then(|| Ipv4Addr::from(self.half(at + 28))),
-            v6: (has & 4 != 0).then(|| v6(at + 32)),
-        };
-        Some((self.half(at) as usize, mapping))
+    /// The mappings that lead to one of these addresses, or share a port with one of these.
+    pub fn concerned(
+        &self,
+        v4: &[Ipv4Addr],
+        v6: &[Ipv6Addr],
+        ports: &[(Protocol, PortRange)],
+    ) -> impl Iterator<Item = (usize, Mapping)> {
+        let v4: Vec<[u8; 4]> = v4.iter().map(|address| u32::from(*address).to_le_bytes()).collect();
+        let v6: Vec<[u8; 16]> = v6.iter().map(|address| u128::from(*address).to_le_bytes()).collect();
+        let ports: Vec<_> =
+            ports.iter().map(|(protocol, range)| (*protocol as u8, range.first(), range.last())).collect();
+        let rows = self.table(MAPPINGS).chunks_exact(WIDTHS[MAPPINGS]);
+        // Without making mappings of all of them: there are many.
+        let concerned = rows.filter(move |row| {
+            let (first, last) = (quarter(row, 6), quarter(row, 8));
+            v4.iter().any(|address| row[28..32] == *address)
+                || v6.iter().any(|address| row[32..48] == *address)
+                || ports
+                    .iter()
+                    .any(|(protocol, from, to)| row[4] == *protocol && first <= *to && *from <= last)
+        });
+        concerned.filter_map(mapping)
     }
 
     /// Ports that are taken on one address, once for each who has it.
     pub fn addresses(&self) -> impl Iterator<Item = (Protocol, u16, IpAddr)> {
-        (0..self.rows(3, ADDRESS)).filter_map(|row| {
-            let at = self.starts[3] + row * ADDRESS;
-            let address = Ipv6Addr::from(u128::from_le_bytes(self.array(at + 4)));
-            let address =
-                if self.bytes[at + 1] == 4 { IpAddr::V6(address).to_canonical() } else { address.into() };
-            Some((protocol_of(self.bytes[at])?, self.quarter(at + 2), address))
-        })
+        self.table(ADDRESSES)
+            .chunks_exact(WIDTHS[ADDRESSES])
+            .filter_map(|row| Some((protocol_of(row[0])?, quarter(row, 2), address(row, 4, row[1]))))
     }
 
     /// What is in quarantine.
     pub fn quarantine(&self) -> impl Iterator<Item = Kept> {
-        (0..self.rows(4, KEPT)).filter_map(|row| {
-            let at = self.starts[4] + row * KEPT;
+        self.table(QUARANTINE).chunks_exact(WIDTHS[QUARANTINE]).filter_map(|row| {
             Some(Kept {
-                protocol: protocol_of(self.bytes[at])?,
-                range: PortRange::new(self.quarter(at + 2), self.quarter(at + 4)).ok()?,
-                until: Duration::from_millis(self.number(at + 8)),
-                owner: self.number(at + 16),
+                protocol: protocol_of(row[0])?,
+                range: range(row, 2)?,
+                until: Duration::from_millis(number(row, 8)),
+                owner: number(row, 16),
             })
         })
     }
 
-    /// What instances had last, in the order of the hashes of instance and port name: ports, and last use.
-    pub fn memories(&self) -> impl Iterator<Item = (u64, PortRange, Duration)> {
-        (0..self.rows(5, MEMORY)).filter_map(|row| self.memory_at(row))
+    /// What an instance had last under a port name, by the hash of both: ports, and last use.
+    pub fn memory(&self, wanted: u64) -> Option<(PortRange, Duration)> {
+        let row = self.first::<{ WIDTHS[MEMORIES] }>(MEMORIES, wanted);
+        let row = (row < self.rows(MEMORIES)).then(|| self.row::<{ WIDTHS[MEMORIES] }>(MEMORIES, row))?;
+        memory(&row).filter(|(hash, ..)| *hash == wanted).map(|(_, range, used)| (range, used))
     }
 
-    fn memory_at(&self, row: usize) -> Option<(u64, PortRange, Duration)> {
-        let at = self.starts[5] + row * MEMORY;
-        let range = PortRange::new(self.quarter(at + 8), self.quarter(at + 10)).ok()?;
-        Some((self.number(at), range, Duration::from_millis(self.number(at + 16))))
+    /// All of that, in the order of the hashes.
+    pub fn memories(&self) -> impl Iterator<Item = (u64, PortRange, Duration)> {
+        self.table(MEMORIES).chunks_exact(WIDTHS[MEMORIES]).filter_map(memory)
     }
 
     /// The networks that instances' addresses are in.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> {
-        (0..self.rows(6, NETWORK)).filter_map(|row| {
-            let at = self.starts[6] + row * NETWORK;
-            let address = Ipv6Addr::from(u128::from_le_bytes(self.array(at + 2)));
-            let address =
-                if self.bytes[at] == 4 { IpAddr::V6(address).to_canonical() } else { address.into() };
-            IpNet::new(address, self.bytes[at + 1]).ok()
-        })
+        self.table(NETWORKS)
+            .chunks_exact(WIDTHS[NETWORKS])
+            .filter_map(|row| IpNet::new(address(row, 2, row[0]), row[1]).ok())
     }
 
     /// The first row of a table, ordered by the hash that it begins with, whose hash is not lower.
-    fn first(&self, table: usize, width: usize, wanted: u64) -> usize {
-        let (mut low, mut high) = (0, self.rows(table, width));
+    fn first<const N: usize>(&self, table: usize, wanted: u64) -> usize {
+        let (mut low, mut high) = (0, self.rows(table));
         while low < high {
             let middle = usize::midpoint(low, high);
-            if self.number(self.starts[table] + middle * width) < wanted {
-                low = middle + 1
-            } else {
-                high = middle
-            }
+            if number(&self.row::<N>(table, middle), 0) < wanted { low = middle + 1 } else { high = middle }
         }
         low
     }
+}
 
-    const fn rows(&self, table: usize, width: usize) -> usize {
-        (self.starts[table + 1] - self.starts[table]) / width
+/// Where the tables begin and the last one ends, by the counts in the header.
+fn starts(header: &[u8; HEADER]) -> Option<[u64; TABLES + 1]> {
+    let mut starts = [HEADER as u64; TABLES + 1];
+    for table in 0..TABLES {
+        let size = number(header, COUNTS + 8 * table).checked_mul(WIDTHS[table] as u64)?;
+        starts[table + 1] = starts[table].checked_add(size)?;
     }
+    Some(starts)
+}
 
-    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        let mut array = [0; N];
-        array.copy_from_slice(&self.bytes[at..at + N]);
-        array
-    }
-
-    fn number(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.array(at))
-    }
-
-    fn half(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.array(at))
-    }
-
-    fn quarter(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.array(at))
+fn slot(row: &[u8]) -> Slot {
+    Slot {
+        instance: number(row, 0),
+        container: number(row, 8),
+        place: Place { offset: number(row, 16), length: half(row, 24) },
+        held: half(row, 28) != 0,
     }
 }
 
-/// Where the tables begin, when the lengths in the header fit the file.
-fn starts(bytes: &[u8]) -> Option<[usize; 8]> {
-    let header = bytes.get(..HEADER)?;
-    let mut starts = [HEADER; 8];
-    starts[1] = HEADER + BITS;
-    for (table, width) in [SLOT, MAPPING, ADDRESS, KEPT, MEMORY, NETWORK].into_iter().enumerate() {
-        let count = u64::from_le_bytes(*header[32 + table * 8..].first_chunk()?);
-        let size = usize::try_from(count).ok()?.checked_mul(width)?;
-        starts[table + 2] = starts[table + 1].checked_add(size)?;
-    }
-    (starts[7] == bytes.len()).then_some(starts)
+fn mapping(row: &[u8]) -> Option<(usize, Mapping)> {
+    let has = row[5];
+    let v6 = |at| Ipv6Addr::from(u128::from_le_bytes(array(row, at)));
+    let mapping = Mapping {
+        protocol: protocol_of(row[4])?,
+        address: (has & 1 != 0).then(|| IpAddr::V6(v6(12)).to_canonical()),
+        host: range(row, 6)?,
+        container: quarter(row, 10),
+        v4: (has & 2 != 0).then(|| Ipv4Addr::from(half(row, 28))),
+        v6: (has & 4 != 0).then(|| v6(32)),
+    };
+    Some((half(row, 0) as usize, mapping))
+}
+
+fn memory(row: &[u8]) -> Option<(u64, PortRange, Duration)> {
+    Some((number(row, 0), range(row, 8)?, Duration::from_millis(number(row, 16))))
+}
+
+fn range(row: &[u8], at: usize) -> Option<PortRange> {
+    PortRange::new(quarter(row, at), quarter(row, at + 2)).ok()
+}
+
+fn address(row: &[u8], at: usize, family: u8) -> IpAddr {
+    let address = IpAddr::V6(Ipv6Addr::from(u128::from_le_bytes(array(row, at))));
+    if family == 4 { address.to_canonical() } else { address }
+}
+
+fn array<const N: usize>(row: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&row[at..at + N]);
+    array
+}
+
+fn number(row: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array(row, at))
+}
+
+fn half(row: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array(row, at))
+}
+
+fn quarter(row: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array(row, at))
 }
 
 fn protocol_of(number: u8) -> Option<Protocol> {

@@ -5,15 +5,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
-    sync::OnceLock,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, OnceLock},
 };
 
 use ipnet::IpNet;
 use portolan_model::{InstanceId, Mapping};
 
 use crate::{
-    index::{Index, hash},
+    index::Index,
     journal::{Place, Reader},
     lease::Lease,
     replay::Record,
@@ -30,7 +30,7 @@ pub struct Leases {
 /// Leases that are in the journal and were not read, unless somebody asked.
 #[derive(Debug)]
 struct Rest {
-    index: Index,
+    index: Arc<Index>,
     journal: Reader,
     read: Vec<OnceLock<Option<Box<Lease>>>>,
     /// Slots that hold no longer: ended, or known otherwise.
@@ -39,7 +39,7 @@ struct Rest {
 
 impl Leases {
     /// Those of an index, which are in this journal.
-    pub fn indexed(index: Index, journal: Reader) -> Self {
+    pub fn indexed(index: Arc<Index>, journal: Reader) -> Self {
         let read = (0..index.len()).map(|_| OnceLock::new()).collect();
         let networks = index.networks().collect();
         let rest = Some(Rest { index, journal, read, gone: HashSet::new() });
@@ -133,16 +133,44 @@ impl Leases {
         &self.networks
     }
 
-    /// The leases of what a runtime calls so.
-    pub fn of_attachment(&self, container: &str, interface: &str) -> Vec<&Lease> {
-        let is = |lease: &&Lease| {
-            let attachment = lease.request.attachment.as_ref();
-            attachment.is_some_and(|own| own.container == container && own.interface == interface)
+    /// Those of [`Leases::mappings_except`] that lead to an instance which one of `these` leads to, or share a port with
+    /// one of them.
+    pub fn mappings_concerned(&self, instance: &InstanceId, these: &[Mapping]) -> Vec<Mapping> {
+        let v4: Vec<Ipv4Addr> = these.iter().filter_map(|mapping| mapping.v4).collect();
+        let v6: Vec<Ipv6Addr> = these.iter().filter_map(|mapping| mapping.v6).collect();
+        let ports: Vec<_> = these.iter().map(|mapping| (mapping.protocol, mapping.host)).collect();
+        let concerned = |mapping: &Mapping| {
+            mapping.v4.is_some_and(|own| v4.contains(&own))
+                || mapping.v6.is_some_and(|own| v6.contains(&own))
+                || ports
+                    .iter()
+                    .any(|(protocol, host)| mapping.protocol == *protocol && host.overlaps(mapping.host))
         };
+        let known = self.known.values().map(|(lease, _)| lease);
+        let known = known.filter(|lease| lease.request.instance != *instance);
+        let mut all: Vec<Mapping> = known.flat_map(Lease::mappings).filter(concerned).collect();
+        if let Some(rest) = &self.rest {
+            let own = rest.find(instance).map(|(slot, _)| slot);
+            let (v4, v6) = (unique(&v4), unique(&v6));
+            let found = rest.index.concerned(&v4, &v6, &ports);
+            let others = found.filter(|(slot, _)| Some(*slot) != own && !rest.gone.contains(slot));
+            all.extend(others.map(|(_, mapping)| mapping));
+        }
+        all
+    }
+
+    /// Whether what was read of an index cannot be trusted.
+    pub fn is_damaged(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.index.is_damaged())
+    }
+
+    /// The leases of a container.
+    pub fn of_container(&self, container: &str) -> Vec<&Lease> {
+        let is =
+            |lease: &&Lease| lease.request.attachment.as_ref().is_some_and(|own| own.container == container);
         let known = self.known.values().map(|(lease, _)| lease).filter(is);
         let rest = self.rest.iter().flat_map(|rest| {
-            let wanted = hash(&[container, interface]);
-            let slots = rest.live().filter(move |&slot| rest.index.slot(slot).attachment == wanted);
+            let slots = rest.index.of_container(container).filter(|slot| !rest.gone.contains(slot));
             slots.filter_map(|slot| rest.read(slot)).filter(is)
         });
         known.chain(rest).collect()
@@ -160,7 +188,7 @@ impl Leases {
 
     /// The index of the others, and its slots that still hold.
     pub(crate) fn rest(&self) -> Option<(&Index, Vec<usize>)> {
-        self.rest.as_ref().map(|rest| (&rest.index, rest.live().collect()))
+        self.rest.as_ref().map(|rest| (&*rest.index, rest.live().collect()))
     }
 }
 
@@ -193,6 +221,10 @@ impl Rest {
         };
         self.read.get(number)?.get_or_init(read).as_deref()
     }
+}
+
+fn unique<T: Copy + Ord>(all: &[T]) -> Vec<T> {
+    all.iter().copied().collect::<BTreeSet<T>>().into_iter().collect()
 }
 
 /// An address as the index has it.

@@ -215,9 +215,15 @@ impl Ports {
         self.leases.networks()
     }
 
-    /// The leases of what a runtime calls so.
-    pub fn of_attachment(&self, container: &str, interface: &str) -> Vec<&Lease> {
-        self.leases.of_attachment(container, interface)
+    /// Those of [`Ports::mappings_except`] that lead to an instance which one of `these` leads to, or share a port with
+    /// one of them.
+    pub fn mappings_concerned(&self, instance: &InstanceId, these: &[Mapping]) -> Vec<Mapping> {
+        self.leases.mappings_concerned(instance, these)
+    }
+
+    /// The leases of a container of a runtime.
+    pub fn of_container(&self, container: &str) -> Vec<&Lease> {
+        self.leases.of_container(container)
     }
 
     /// The lease of an instance.

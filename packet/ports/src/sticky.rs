@@ -4,11 +4,11 @@
 //! the pool (moby/moby#10052). The name of an instance carries its ordinal (`web-2`, as a StatefulSet names its
 //! Pods), so instance and port name together are (name, ordinal, port name).
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use portolan_model::{InstanceId, PortName, PortRange};
 
-use crate::index::hash;
+use crate::index::{Index, hash};
 
 /// How many are remembered; the longest unused are forgotten first.
 pub const CAPACITY: usize = 16_384;
@@ -20,8 +20,8 @@ pub const TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Sticky {
     memory: HashMap<(InstanceId, PortName), Memory>,
     capacity: usize,
-    /// What an earlier process has remembered, by the hash of both names: none in order, or all of it.
-    before: Vec<(u64, Memory)>,
+    /// What an earlier process has remembered, by the hash of both names.
+    before: Option<Arc<Index>>,
 }
 
 /// One remembered answer.
@@ -36,7 +36,7 @@ pub struct Memory {
 impl Sticky {
     /// Nothing, with room for `capacity` of them.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { memory: HashMap::new(), capacity: capacity.max(1), before: Vec::new() }
+        Self { memory: HashMap::new(), capacity: capacity.max(1), before: None }
     }
 
     /// Remembers that `instance` has `range` now.
@@ -50,17 +50,16 @@ impl Sticky {
     /// What `instance` had last under that port name.
     pub fn recall(&self, instance: &InstanceId, port: &PortName, now: Duration) -> Option<PortRange> {
         let before = || {
-            let wanted = key(instance, port);
-            let found = self.before.binary_search_by_key(&wanted, |(hash, _)| *hash).ok()?;
-            Some(&self.before[found].1)
+            let (range, used) = self.before.as_ref()?.memory(key(instance, port))?;
+            Some(Memory { range, used })
         };
-        let memory = self.memory.get(&(instance.clone(), port.clone())).or_else(before)?;
+        let memory = self.memory.get(&(instance.clone(), port.clone())).copied().or_else(before)?;
         (now.saturating_sub(memory.used) <= TTL).then_some(memory.range)
     }
 
-    /// What an earlier process has remembered, in the order of the hashes.
-    pub fn set_before(&mut self, before: Vec<(u64, Memory)>) {
-        self.before = before;
+    /// Remembers what an earlier process has, too.
+    pub fn set_before(&mut self, before: Arc<Index>) {
+        self.before = Some(before);
     }
 
     /// All that is remembered, by the hash of both names.
@@ -69,9 +68,10 @@ impl Sticky {
         let mut all: Vec<_> = known.collect();
         all.sort_unstable_by_key(|(hash, _)| *hash);
         let known = all.len();
-        let before = self.before.iter();
-        let new = before.filter(|(hash, _)| all.binary_search_by_key(hash, |(known, _)| *known).is_err());
-        let new: Vec<_> = new.copied().collect();
+        let before = self.before.iter().flat_map(|before| before.memories());
+        let before = before.map(|(hash, range, used)| (hash, Memory { range, used }));
+        let is_new = |(hash, _): &(u64, Memory)| all.binary_search_by_key(hash, |(known, _)| *known).is_err();
+        let new: Vec<_> = before.filter(is_new).collect();
         all.extend(new);
         if all.len() > self.capacity {
             all[known..].sort_unstable_by_key(|(_, memory)| std::cmp::Reverse(memory.used));

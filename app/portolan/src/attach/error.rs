@@ -50,11 +50,6 @@ impl AttachError {
         }
     }
 
-    /// Whether the same may be possible a little later without anybody changing what is asked for.
-    pub(crate) fn is_busy(&self) -> bool {
-        !matches!(self.word(), "request" | "bind")
-    }
-
     /// Whether leases of owners that are gone may be what is in the way.
     pub(super) fn is_in_the_way(&self) -> bool {
         let full = |error: &PortsError| matches!(error, PortsError::Hold(HoldError::Full { .. }));

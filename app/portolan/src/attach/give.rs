@@ -41,7 +41,8 @@ impl Attach {
         let remove: Vec<MappingKey> = mapped.iter().map(Mapping::key).collect();
         let (ports, fixed) = (&self.ports, &self.fixed);
         let before = || others(ports, fixed, instance).chain(mapped.iter().cloned()).collect();
-        if let Err(error) = self.rules.change(before, &remove, &wanted) {
+        let concerned = || concerned(ports, fixed, instance, &mapped, &wanted);
+        if let Err(error) = self.rules.change(concerned, before, &remove, &wanted) {
             // What the kernel has is the former life's, if anything.
             if let Err(second) = self.unmap(instance, &mapped) {
                 tracing::warn!(%instance, error = %second, "its former rules stay until they can be removed");
@@ -66,7 +67,9 @@ impl Attach {
 
     /// [`Attach::detach`] by what the runtime calls it, when it does not say whose it is.
     pub(crate) fn detach_container(&mut self, container: &str, interface: &str) -> Result<(), AttachError> {
-        let found: Vec<Lease> = self.ports.of_attachment(container, interface).into_iter().cloned().collect();
+        let is =
+            |lease: &&Lease| lease.request.attachment.as_ref().is_some_and(|own| own.interface == interface);
+        let found: Vec<Lease> = self.ports.of_container(container).into_iter().filter(is).cloned().collect();
         found.iter().try_for_each(|lease| self.take_back(lease))
     }
 
@@ -83,7 +86,8 @@ impl Attach {
         let remove: Vec<MappingKey> = mapped.iter().map(Mapping::key).collect();
         let (ports, fixed) = (&self.ports, &self.fixed);
         let before = || others(ports, fixed, instance).chain(mapped.iter().cloned()).collect();
-        Ok(self.rules.change(before, &remove, &[])?)
+        let concerned = || concerned(ports, fixed, instance, mapped, &[]);
+        Ok(self.rules.change(concerned, before, &remove, &[])?)
     }
 }
 
@@ -94,4 +98,18 @@ fn others<'a>(
     instance: &'a InstanceId,
 ) -> impl Iterator<Item = Mapping> + use<'a> {
     fixed.iter().cloned().chain(ports.mappings_except(Some(instance)))
+}
+
+/// What a change from `mapped` to `wanted` of this instance has to do with.
+fn concerned(
+    ports: &Ports,
+    fixed: &[Mapping],
+    instance: &InstanceId,
+    mapped: &[Mapping],
+    wanted: &[Mapping],
+) -> Vec<Mapping> {
+    let mut all = ports.mappings_concerned(instance, &[mapped, wanted].concat());
+    all.extend_from_slice(fixed);
+    all.extend_from_slice(mapped);
+    all
 }

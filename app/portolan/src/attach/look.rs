@@ -7,11 +7,7 @@ use portolan_model::{
     Incarnation, InstanceId, LeaseUsage, MappingKey, NodePorts, PoolUsage, PortRange, Protocol, Protocols,
     PublishedPort,
 };
-use portolan_ports::{
-    Lease, Pools,
-    hold::Hold,
-    overlap::{Other, Overlap},
-};
+use portolan_ports::{Lease, hold::Hold};
 
 use super::{Attach, AttachError, mappings};
 
@@ -38,6 +34,11 @@ impl Attach {
         self.ports.get(instance).is_some_and(|lease| lease.request.incarnation == *incarnation)
     }
 
+    /// The leases of a container of a runtime, one for each of its interfaces.
+    pub(crate) fn of_container(&self, container: &str) -> Vec<&Lease> {
+        self.ports.of_container(container)
+    }
+
     /// The lease of an instance.
     pub(crate) fn get(&self, instance: &InstanceId) -> Option<&Lease> {
         self.ports.get(instance)
@@ -51,11 +52,6 @@ impl Attach {
     /// The instances whose ports should be held and are not, because something else has one of them.
     pub(crate) fn unheld(&self) -> impl Iterator<Item = &InstanceId> {
         self.ports.unheld()
-    }
-
-    /// The pools.
-    pub(crate) const fn pools(&self) -> &Pools {
-        self.ports.pools()
     }
 
     /// What the pools have left and who has what.
@@ -79,17 +75,13 @@ impl Attach {
         NodePorts { node, leases: leases.collect(), pools }
     }
 
-    /// How often each pool could not give what was asked, since the start.
-    pub(crate) fn failed(&mut self) -> Vec<(portolan_model::Name, u64)> {
-        self.ports.usage().into_iter().map(|usage| (usage.pool, usage.failed)).collect()
-    }
-
     /// What the data plane has done since it started.
     pub(crate) fn stats(&self) -> Stats {
         self.rules.stats()
     }
 
     /// What came by each mapping since it was added.
+    #[expect(dead_code, reason = "the agent's metrics are to show it")]
     pub(crate) fn counters(&self) -> Result<Vec<(MappingKey, Counts)>, AttachError> {
         Ok(self.rules.counters()?)
     }
@@ -102,11 +94,6 @@ impl Attach {
         self.ports.avoid("other Pods", ports.into_iter().filter_map(one).collect());
     }
 
-    /// The pools that share ports with others.
-    pub(crate) fn overlaps(&self, others: &[Other]) -> Vec<Overlap> {
-        self.ports.overlaps(others)
-    }
-
     /// Lets go of the sockets of an instance on the host's network, whose process is about to bind them.
     pub(crate) fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), AttachError> {
         Ok(self.ports.give_up_hold(instance)?)
@@ -115,11 +102,6 @@ impl Attach {
     /// The very socket that holds a port, for a relay to listen on. `None` when it is not held.
     pub(crate) fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, AttachError> {
         Ok(self.ports.borrow(hold)?)
-    }
-
-    /// Ends an [`Attach::borrow`].
-    pub(crate) fn give_back(&mut self, hold: Hold) -> Result<(), AttachError> {
-        Ok(self.ports.give_back(hold)?)
     }
 }
 

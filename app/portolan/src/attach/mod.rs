@@ -106,7 +106,10 @@ impl Attach {
         refuse_contradictions(&mut ports, &mut recovered, &effective, &config.fixed)?;
         let mappings = mappings(&ports, &config.fixed).collect();
         let rules = Rules::open(config.plane, effective, mappings)?;
-        Ok((Self { ports, rules, given: config.plan, local, fixed: config.fixed, unsettled: false }, recovered))
+        Ok((
+            Self { ports, rules, given: config.plan, local, fixed: config.fixed, unsettled: false },
+            recovered,
+        ))
     }
 
     /// Ends the work and leaves everything as it is for the next start: rules, holds and journal. A process that took its
@@ -135,6 +138,7 @@ impl Attach {
 
     /// Takes everything away: leases, rules, holds and the reservation of the pools. Goes on after a failure and
     /// returns what failed.
+    #[cfg(test)]
     pub(crate) fn remove(mut self) -> Vec<String> {
         let mut failures = Vec::new();
         if let Err(error) = self.rules.stop() {

@@ -45,9 +45,11 @@ impl Rules {
         }
     }
 
-    /// Removes and adds mappings in one transaction, all or none. `before`: all that hold until now.
+    /// Removes and adds mappings in one transaction, all or none. `before`: all that hold until now; `concerned`: those
+    /// of them that have to do with the change ([`OneShot::change_concerned`]).
     pub(super) fn change(
         &mut self,
+        concerned: impl FnOnce() -> Vec<Mapping>,
         before: impl Fn() -> Vec<Mapping>,
         remove: &[MappingKey],
         add: &[Mapping],
@@ -58,7 +60,9 @@ impl Rules {
         let changed = match self {
             Self::Live { door, .. } => door.change(remove.to_vec(), add.to_vec()),
             Self::OneShot { door, known, .. } => {
-                door.change(&before(), remove, add, known.take()).map(|done| *known = done.known)
+                let concerned = concerned();
+                let done = door.change_concerned(&concerned, &before, remove, add, known.take());
+                done.map(|done| *known = done.known)
             }
         };
         match changed {
@@ -126,6 +130,7 @@ impl Rules {
     }
 
     /// Deletes the table.
+    #[cfg(test)]
     pub(super) fn stop(&mut self) -> Result<(), ApplyError> {
         match self {
             Self::Live { door, .. } => door.stop(),

@@ -256,7 +256,8 @@ fn pools_change_while_leases_live() {
             )])
             .unwrap()
         };
-        assert_eq!(attach.set_pools(pools("31000-31001,31010")).unwrap(), [lease.request.instance.clone()]);
+        let outside = attach.set_pools(pools("31000-31001,31010")).unwrap();
+        assert_eq!(outside, std::slice::from_ref(&lease.request.instance));
         assert_eq!(site.reserved(), "31000-31001,31010");
         assert_eq!(ask(site, Protocol::Tcp, port).as_deref(), Ok("pod-0"), "it keeps what it has");
         attach.avoid(vec![(Protocol::Tcp, 31_000), (Protocol::Udp, 31_010)]);
@@ -264,7 +265,7 @@ fn pools_change_while_leases_live() {
             .map(|id| attach.attach(site.wish(0, id, id, &["http"])).unwrap().ports[0].host.first());
         assert_eq!(next.iter().collect::<BTreeSet<_>>(), [31_001, 31_010].iter().collect());
         let error = attach.attach(site.wish(0, "d", "d", &["http"])).unwrap_err();
-        assert_eq!((error.word(), error.is_busy()), ("exhausted", true));
+        assert_eq!(error.word(), "exhausted");
         assert!(error.to_string().contains("2 of 3 in use"), "{error}");
         attach.avoid(Vec::new());
         attach.attach(site.wish(0, "d", "d", &["http"])).unwrap();

@@ -35,12 +35,14 @@ pub(super) fn add(settings: &Settings, request: &AddRequest) -> Result<(), CniEr
     let mut attach = open(settings)?;
     let ports = wanted(&attach, request);
     if ports.is_empty() {
+        attach.close();
         return Ok(());
     }
     let lease = attach.attach(wish(request, &ports)?).map_err(|error| refused(&error))?;
     let file = told(settings, attachment);
     // Static ports are what the runtime itself asked for: nobody needs to be told.
     if ports.iter().all(|port| port.host_port != 0) {
+        attach.close();
         return Ok(());
     }
     if let Err(error) = tell(&file, &lease.ports) {
@@ -51,6 +53,7 @@ pub(super) fn add(settings: &Settings, request: &AddRequest) -> Result<(), CniEr
             Err(second) => error.with_details(format!("and they could not be taken back: {second}")),
         });
     }
+    attach.close();
     Ok(())
 }
 
@@ -71,6 +74,7 @@ pub(super) fn del(settings: &Settings, attachment: &Attachment) -> Result<(), Cn
     }
     let mut attach = open(settings)?;
     attach.detach_container(&attachment.container, &attachment.interface).map_err(|error| refused(&error))?;
+    attach.close();
     let file = told(settings, attachment);
     files::remove(&file).map_err(|error| failed(&format!("{error:#}")))
 }
@@ -91,7 +95,7 @@ pub(super) fn gc(settings: &Settings, network: &str, valid: &[Attachment]) -> Re
 
 /// STATUS: everything that an ADD needs can be had.
 pub(super) fn status(settings: &Settings) -> Result<(), CniError> {
-    open(settings).map(drop).map_err(|error| CniError { code: code::NOT_AVAILABLE, ..error })
+    open(settings).map(Attach::close).map_err(|error| CniError { code: code::NOT_AVAILABLE, ..error })
 }
 
 /// Waits for the turn of this call. Holds and rules are as the journal says then, whatever has happened to them.
@@ -121,9 +125,9 @@ fn config(settings: &Settings) -> anyhow::Result<AttachConfig> {
 /// each network of a container, and the first one serves them.
 fn wanted(attach: &Attach, request: &AddRequest) -> Vec<StaticPort> {
     let own = &request.attachment;
-    let others = attach.leases().filter(|lease| {
+    let others = attach.of_container(&own.container).into_iter().filter(|lease| {
         let attachment = lease.request.attachment.as_ref();
-        attachment.is_some_and(|one| one.container == own.container && one.interface != own.interface)
+        attachment.is_some_and(|one| one.interface != own.interface)
     });
     let theirs: Vec<&PortRequest> = others.flat_map(|lease| &lease.request.requests).collect();
     let has = |port: &&StaticPort| {

@@ -5,7 +5,10 @@ use std::{fs, io, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, ti
 use ipnet::IpNet;
 use portolan_model::{Mapping, PortRange, Protocol};
 
-use super::{HEADER, Kept, MAGIC, Slot, checksum};
+use super::{
+    ADDRESSES, HEADER, Kept, MAGIC, MAPPINGS, MEMORIES, NETWORKS, QUARANTINE, SLOTS, Slot, TABLES, TAKEN,
+    WIDTHS, checksum,
+};
 use crate::{bitmap::Bitmap, leases::octets};
 
 /// The tables, as they grow.
@@ -68,53 +71,54 @@ impl Writer {
         for (place, (_, id)) in self.slots.iter().enumerate() {
             places[*id as usize] = place as u32;
         }
-        let counts = [
-            self.slots.len(),
-            self.mappings.len(),
-            self.addresses.len(),
-            self.quarantine.len(),
-            self.memories.len(),
-            self.networks.len(),
-        ];
-        let mut bytes = Vec::with_capacity(HEADER + self.bits.len() + 128 * self.slots.len());
-        for number in [MAGIC, 0, journal, upto].into_iter().chain(counts.map(|count| count as u64)) {
-            bytes.extend(number.to_le_bytes());
-        }
-        bytes.extend(&self.bits);
+        let mut tables: [Vec<u8>; TABLES] = Default::default();
+        tables[TAKEN] = self.bits;
         for (slot, _) in &self.slots {
-            for number in [slot.instance, slot.attachment, slot.place.offset] {
-                bytes.extend(number.to_le_bytes());
+            let to = &mut tables[SLOTS];
+            for number in [slot.instance, slot.container, slot.place.offset] {
+                to.extend(number.to_le_bytes());
             }
-            bytes.extend(slot.place.length.to_le_bytes());
-            bytes.extend(u32::from(slot.held).to_le_bytes());
+            to.extend(slot.place.length.to_le_bytes());
+            to.extend(u32::from(slot.held).to_le_bytes());
         }
         for (id, mapping) in &self.mappings {
-            put_mapping(&mut bytes, places[*id as usize], mapping);
+            put_mapping(&mut tables[MAPPINGS], places[*id as usize], mapping);
         }
         for (protocol, port, address) in self.addresses {
-            bytes.extend([protocol as u8, family(address)]);
-            bytes.extend(port.to_le_bytes());
-            put_address(&mut bytes, Some(address));
+            let to = &mut tables[ADDRESSES];
+            to.extend([protocol as u8, family(address)]);
+            to.extend(port.to_le_bytes());
+            put_address(to, Some(address));
         }
         for kept in self.quarantine {
-            bytes.extend([kept.protocol as u8, 0]);
-            put_ports(&mut bytes, kept.range);
-            bytes.extend([0; 2]);
-            bytes.extend((kept.until.as_millis() as u64).to_le_bytes());
-            bytes.extend(kept.owner.to_le_bytes());
+            let to = &mut tables[QUARANTINE];
+            to.extend([kept.protocol as u8, 0]);
+            put_ports(to, kept.range);
+            to.extend([0; 2]);
+            to.extend((kept.until.as_millis() as u64).to_le_bytes());
+            to.extend(kept.owner.to_le_bytes());
         }
         for (hash, range, used) in self.memories {
-            bytes.extend(hash.to_le_bytes());
-            put_ports(&mut bytes, range);
-            bytes.extend([0; 4]);
-            bytes.extend((used.as_millis() as u64).to_le_bytes());
+            let to = &mut tables[MEMORIES];
+            to.extend(hash.to_le_bytes());
+            put_ports(to, range);
+            to.extend([0; 4]);
+            to.extend((used.as_millis() as u64).to_le_bytes());
         }
         for network in self.networks {
-            bytes.extend([family(network.addr()), network.prefix_len()]);
-            put_address(&mut bytes, Some(network.addr()));
+            let to = &mut tables[NETWORKS];
+            to.extend([family(network.addr()), network.prefix_len()]);
+            put_address(to, Some(network.addr()));
         }
-        let sum = checksum(&bytes[16..]);
+        let counts = tables.iter().zip(WIDTHS).map(|(table, width)| (table.len() / width) as u64);
+        let sums = tables.iter().map(|table| checksum(table));
+        let mut bytes = Vec::with_capacity(HEADER + tables.iter().map(Vec::len).sum::<usize>());
+        for number in [MAGIC, 0, journal, upto].into_iter().chain(counts).chain(sums) {
+            bytes.extend(number.to_le_bytes());
+        }
+        let sum = checksum(&bytes[16..HEADER]);
         bytes[8..16].copy_from_slice(&sum.to_le_bytes());
+        tables.iter().for_each(|table| bytes.extend(table));
         let new = path.with_extension("index-new");
         let mut options = fs::OpenOptions::new();
         let file = options.create(true).truncate(true).write(true).mode(0o600).open(&new);
@@ -134,7 +138,6 @@ fn put_mapping(bytes: &mut Vec<u8>, slot: u32, mapping: &Mapping) {
     put_address(bytes, mapping.address);
     bytes.extend(mapping.v4.map_or(0, u32::from).to_le_bytes());
     put_address(bytes, mapping.v6.map(IpAddr::V6));
-    bytes.extend([0; 8]);
 }
 
 fn put_ports(bytes: &mut Vec<u8>, range: PortRange) {

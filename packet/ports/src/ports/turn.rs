@@ -10,6 +10,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -56,7 +57,7 @@ pub(super) struct Marker {
     config: u64,
     /// Where the index ends, and how large it is.
     upto: u64,
-    size: usize,
+    size: u64,
 }
 
 /// What the file says after a turn that ended well.
@@ -135,12 +136,12 @@ impl Ports {
     /// look at everything.
     pub fn end_turn(mut self, note: Option<u64>) {
         let Some(mut marker) = self.turn.take() else { return };
-        if self.unsettled || self.behind {
+        if self.unsettled || self.behind || self.leases.is_damaged() {
             return;
         }
         let (length, compacted) = self.journal.lengths();
         let tail = length.saturating_sub(marker.upto);
-        let patience = (marker.size as u64 / 8).clamp(*TAIL.start(), *TAIL.end());
+        let patience = (marker.size / 8).clamp(*TAIL.start(), *TAIL.end());
         if marker.upto == 0 || tail > patience {
             if let Err(error) = self.write_index(&marker, length) {
                 tracing::warn!(%error, "what is taken could not be written down; the next process reads all of the journal");
@@ -192,7 +193,8 @@ fn resume(
     if rest.config != marker.config || (&journals, id) != (boot, rest.journal) {
         return Ok(None);
     }
-    let Some(index) = Index::read(&config.folder.join(INDEX), id, rest.length)? else { return Ok(None) };
+    let Some(index) = Index::open(&config.folder.join(INDEX), id, rest.length)? else { return Ok(None) };
+    let index = Arc::new(index);
     let resumed = Journal::resume::<Record>(&path, rest.length, index.upto(), rest.compacted)?;
     let Some(Resumed { mut journal, records }) = resumed else { return Ok(None) };
     if journal.wants_rewrite() {
@@ -201,8 +203,11 @@ fn resume(
     journal.set_durable(config.durable);
     (marker.upto, marker.size) = (index.upto(), index.size());
     let mut allocator = Allocator::resume(config.pools.clone(), &index);
-    let mut leases = Leases::indexed(index, journal.reader()?);
+    let mut leases = Leases::indexed(Arc::clone(&index), journal.reader()?);
     if !records.into_iter().all(|(place, record)| apply(record, place, &mut leases, &mut allocator)) {
+        return Ok(None);
+    }
+    if index.is_damaged() {
         return Ok(None);
     }
     let mut reservation = None;
@@ -277,8 +282,8 @@ fn apply(record: Record, place: Place, leases: &mut Leases, allocator: &mut Allo
 
 fn slot(lease: &Lease, place: Place) -> Slot {
     let attachment = lease.request.attachment.as_ref();
-    let attachment = attachment.map_or(0, |own| hash(&[&own.container, &own.interface]));
-    Slot { instance: hash(&[lease.request.instance.as_str()]), attachment, place, held: lease.held }
+    let container = attachment.map_or(0, |own| hash(&[&own.container]));
+    Slot { instance: hash(&[lease.request.instance.as_str()]), container, place, held: lease.held }
 }
 
 /// What has to be the same for a turn to go on from the last one.

@@ -169,7 +169,7 @@ fn a_restart_changes_nothing_that_a_connection_could_notice() {
             attach.close();
             let recovered;
             (attach, recovered) = site.open(plane);
-            assert_eq!(recovered.kept, [lease.clone()]);
+            assert_eq!(recovered.kept, std::slice::from_ref(&lease));
             assert!(recovered.strays.is_empty() && recovered.unheld.is_empty());
             assert_eq!(site.rules(), before);
         }

@@ -88,8 +88,8 @@ fn a_full_pool_says_how_full_it_is_and_has_room_again_after_an_end() {
             attach.attach(site.wish(0, &format!("c{n}"), &format!("c{n}"), &["a", "b"])).unwrap();
         }
         let error = attach.attach(site.wish(0, "more", "more", &["a"])).unwrap_err();
-        assert!(error.is_busy() && error.to_string().contains("10 of 10 in use"), "{error}");
-        assert_eq!(attach.failed()[0].1, 1);
+        assert!(error.word() == "exhausted" && error.to_string().contains("10 of 10 in use"), "{error}");
+        assert_eq!(attach.ports.usage()[0].failed, 1);
         attach.detach_container("c3", "eth0").unwrap();
         attach.attach(site.wish(0, "more", "more", &["a", "b"])).unwrap();
         assert_eq!(site.held(), held_for(&attach));

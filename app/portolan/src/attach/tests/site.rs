@@ -7,7 +7,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, Mutex},
 };
 
