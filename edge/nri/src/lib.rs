@@ -16,7 +16,7 @@
 //!
 //! # What a plugin should know of runtimes
 //!
-//! Read in containerd 2.4.2 with nri 0.12.3, and tested against it in `tests/containerd.rs`:
+//! Read in containerd 2.4.2 with nri 0.12.3, and tested against it in `edge/nri/tests/containerd/`:
 //!
 //! - Plugins are called under one lock for the whole node. A handler that takes a second holds up every Pod for a
 //!   second. Events that a handler does not subscribe to ([`Handler::events`]) cost nothing.
