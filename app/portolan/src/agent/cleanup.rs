@@ -6,7 +6,10 @@ use portolan_cli::{AgentArgs, Global};
 use portolan_kubernetes::{Capacity, Connection, ConnectionConfig, NodeView};
 
 use super::{AgentConfig, self_address, start};
-use crate::{attach::Attach, cni::install};
+use crate::{
+    attach::Attach,
+    cni::{install, spool},
+};
 
 /// How long an agent that is ending, or a holder, may still be there.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +34,11 @@ pub(crate) async fn main(global: &Global, args: &AgentArgs) -> anyhow::Result<Ex
     if let Some(Err(error)) = tokio::task::spawn_blocking(move || address.map(self_address::remove)).await? {
         failures.push(format!("taking the address for Pods off lo: {error:#}"));
     }
-    for path in [config.pods(), config.networks(), args.socket.clone()] {
+    let mut paths = vec![config.pods(), config.networks(), args.socket.clone(), spool::folder(&args.socket)];
+    // A holder that was killed could not remove them.
+    paths
+        .extend(args.holder_socket.iter().flat_map(|socket| [socket.clone(), socket.with_extension("lock")]));
+    for path in paths {
         let removed =
             if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         match removed {

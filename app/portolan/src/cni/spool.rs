@@ -51,7 +51,7 @@ pub(crate) fn take(socket: &Path) -> Vec<AgentRequest> {
     requests
 }
 
-fn folder(socket: &Path) -> PathBuf {
+pub(crate) fn folder(socket: &Path) -> PathBuf {
     socket.with_file_name("released")
 }
 
