@@ -188,6 +188,11 @@ impl Index {
         ((self.starts[table + 1] - self.starts[table]) / WIDTHS[table] as u64) as usize
     }
 
+    /// Reads all slots, for many searches.
+    pub fn read_slots(&self) {
+        self.table(SLOTS);
+    }
+
     /// How many leases.
     pub fn len(&self) -> usize {
         self.rows(SLOTS)

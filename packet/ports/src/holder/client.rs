@@ -101,13 +101,10 @@ impl HolderClient {
 
     /// Connects to every holder at `socket`, as `mode` says.
     pub fn open(mode: HolderMode, socket: &Path) -> Result<Self, HolderError> {
-        let mut client = Self {
-            mode,
-            socket: socket.to_owned(),
-            shards: Default::default(),
-            lost: false,
-            ended: Vec::new(),
-        };
+        // The holder itself is at home in `/`.
+        let socket = std::path::absolute(socket)
+            .map_err(|source| HolderError::Connect { path: socket.to_owned(), source })?;
+        let mut client = Self { mode, socket, shards: Default::default(), lost: false, ended: Vec::new() };
         for number in 0..client.limit() {
             let path = client.path(number);
             client.shards[number] = if number == 0 {

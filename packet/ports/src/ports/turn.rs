@@ -34,9 +34,11 @@ use crate::{
 const MARKER: &str = "leases.turn";
 const INDEX: &str = "leases.index";
 const MAGIC: u64 = u64::from_le_bytes(*b"ptlnturn");
-/// Records since the index are read again, which takes some 10 ns a byte, so a new one is written when that would take
-/// longer than writing it: at an eighth of its size, within these bounds.
-const TAIL: std::ops::RangeInclusive<u64> = 8 << 10..=128 << 10;
+/// Records since the index are done again, which takes some 40 ns a byte, so a new one is written when they are an
+/// eighth of its size, within these bounds.
+const TAIL: std::ops::RangeInclusive<u64> = 8 << 10..=32 << 10;
+/// With so many records to do again, all slots are read at once instead of being searched in the file.
+const MANY: usize = 8;
 
 /// A turn.
 #[derive(Debug)]
@@ -202,6 +204,9 @@ fn resume(
     }
     journal.set_durable(config.durable);
     (marker.upto, marker.size) = (index.upto(), index.size());
+    if records.len() > MANY {
+        index.read_slots();
+    }
     let mut allocator = Allocator::resume(config.pools.clone(), &index);
     let mut leases = Leases::indexed(Arc::clone(&index), journal.reader()?);
     if !records.into_iter().all(|(place, record)| apply(record, place, &mut leases, &mut allocator)) {
