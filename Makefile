@@ -16,19 +16,21 @@ LOCKED = --locked
 help: ## list the chores
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# Tests of Kubernetes run beside a real cluster of network namespaces, which root can start. Its programs are built from
+# Tests of Kubernetes run on a real cluster of network namespaces, which root can start. Its programs are built from
 # their Go modules into a cache outside of this tree (docs/cluster.md): 20 minutes on two cores the first time.
 IF_ROOT = [ "$$(id -u)" -ne 0 ] ||
-BESIDE_CLUSTER = $(shell $(IF_ROOT) echo "$(CARGO) xtask cluster with --name test --nodes 2 --")
+ON_CLUSTER = $(CARGO) xtask cluster with --name test --nodes 2 -- $(CARGO) test $(LOCKED) --package portolan-tests --no-fail-fast
+# Those of `make test`; `make conformance` runs all of them.
+CLUSTER_TESTS = --test cluster_ports --test cluster_galaxy
 
 # The plain tests come last: what `cargo test` prints at its end is the report.
 test: prerequisites lint ## install what is missing where that is allowed, check everything, run every test
 	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --doc
 	$(CARGO) build $(LOCKED) --package portolan
-	$(CARGO) test $(LOCKED) --workspace --lib --bins --tests --no-run
 	@$(IF_ROOT) $(CARGO) xtask cluster build kube node cni dns helm
+	PORTOLAN_TEST_CLUSTER=none $(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
 	@$(IF_ROOT) $(CARGO) xtask image --profile dev
-	$(BESIDE_CLUSTER) $(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
+	$(IF_ROOT) $(ON_CLUSTER) $(CLUSTER_TESTS)
 
 .PHONY: prerequisites
 prerequisites:
@@ -63,7 +65,9 @@ advisories: ## known vulnerabilities of dependencies (downloads the RustSec data
 bench: ## measure, and print the tables of docs/benchmarks.md (as root; about ten minutes)
 	$(CARGO) run $(LOCKED) --release --package portolan-benches -- $(BENCH)
 
-conformance: ## Kubernetes' own tests of host ports, through our plugin instead of portmap, on a real cluster (as root)
+conformance: ## every test on a cluster, and Kubernetes' own of host ports through our plugin (as root; half an hour)
+	$(CARGO) xtask image --profile dev
+	$(ON_CLUSTER) --test 'cluster_*'
 	$(CARGO) xtask conformance hostport --without-portmap --hook scripts/install-on-cluster
 
 dist: ## the binary to ship: target/dist/portolan, link-time optimised and stripped
