@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use portolan_cluster::{Cluster, Tools};
+use portolan_cluster::{Cluster, Tools, images};
 use portolan_testkit::programs;
 use rustix::fs::{FlockOperation, flock};
 
@@ -72,7 +72,9 @@ pub fn load_image(cluster: &Cluster) -> bool {
     if std::fs::read_to_string(&mark).is_ok_and(|last| last == known) {
         return false;
     }
-    if let Err(error) = cluster.load(&archive) {
+    let tools = Tools::new().and_then(|tools| images::debian_tools(&tools, &|_: &str| {}));
+    let loaded = tools.and_then(|tools| cluster.load(&tools)).and_then(|()| cluster.load(&archive));
+    if let Err(error) = loaded {
         panic!("{error:#}");
     }
     if let Err(error) = std::fs::write(&mark, known) {

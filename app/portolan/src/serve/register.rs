@@ -1,6 +1,6 @@
 //! Tells a registry where this server is, again and again, and takes leave at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use portolan_cli::{Global, ServeArgs};
 use portolan_client::{Client, Endpoint, Keeper};
@@ -32,7 +32,8 @@ pub(crate) fn spawn(
     }
     log.line(format!("Registering endpoint [{}]", about.endpoint()));
     let token = global.read_token()?;
-    let registration = registration(args, about, !global.server_is_local());
+    let local = args.service_registry.as_deref().map_or_else(|| global.server_is_local(), is_local);
+    let registration = registration(args, about, !local);
     let Some(authority) = args.service_registry.clone() else {
         let client = Client::new(global.server.parse::<Endpoint>()?, token);
         return Ok(Some(tokio::spawn(keep(client, registration, stop))));
@@ -97,6 +98,12 @@ async fn repeat(authority: &str, about: &About) {
 /// 10 % more or less, so that servers which started together do not ask together for ever.
 fn jitter(duration: Duration) -> Duration {
     duration.mul_f64(rand::random_range(0.9..=1.1))
+}
+
+/// Whether a registry at `HOST:PORT` is on this machine, as far as that tells without asking DNS.
+fn is_local(authority: &str) -> bool {
+    authority.starts_with("localhost:")
+        || authority.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
 }
 
 fn registration(args: &ServeArgs, about: &About, elsewhere: bool) -> Registration {
