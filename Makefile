@@ -19,7 +19,7 @@ help: ## list the chores
 # Tests of Kubernetes run on a real cluster of network namespaces, which root can start. Its programs are built from
 # their Go modules into a cache outside of this tree (docs/cluster.md): 20 minutes on two cores the first time.
 IF_ROOT = [ "$$(id -u)" -ne 0 ] ||
-ON_CLUSTER = $(CARGO) xtask cluster with --name test --nodes 2 -- $(CARGO) test $(LOCKED) --package portolan-tests --no-fail-fast
+ON_CLUSTER = $(CARGO) xtask cluster with --name test --nodes 2 --without-portmap -- $(CARGO) test $(LOCKED) --package portolan-tests --no-fail-fast
 # Those of `make test`; `make conformance` runs all of them.
 CLUSTER_TESTS = --test cluster_ports --test cluster_galaxy
 
