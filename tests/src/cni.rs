@@ -10,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
 };
 
 use portolan_testkit::{
-    ask, binary,
+    ask, binary, eventually,
     net::{End, Namespace, link},
     programs,
 };
@@ -102,6 +103,10 @@ impl Host {
         let interface = format!("veth{number}");
         let gateways = [format!("10.86.{number}.1/24"), format!("fd86:{number:x}::1/64")];
         let addresses = [format!("10.86.{number}.2/24"), format!("fd86:{number:x}::2/64")];
+        // A namespace is taken apart by the kernel some time after its last reference is gone, and our end with it.
+        eventually(Duration::from_secs(10), || {
+            !self.node.ip("-brief link").contains(&format!("{interface}@"))
+        });
         link(
             End::new(&self.node, &interface, &[&gateways[0], &gateways[1]]),
             End::new(&namespace, "eth0", &[&addresses[0], &addresses[1]]),
