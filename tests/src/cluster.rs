@@ -1,7 +1,7 @@
 //! What tests on a real cluster begin with: a Kubernetes namespace of their own, Portolan installed, clients outside.
 //!
 //! The cluster is the one that [`portolan_cluster::need_cluster!`] finds. [`Space`] is a test's namespace in it,
-//! [`install`] puts Portolan there once for all tests, [`Outside`] is a machine that is no node.
+//! `install` puts Portolan there once for all tests, [`Outside`] is a machine that is no node.
 
 mod install;
 mod outside;

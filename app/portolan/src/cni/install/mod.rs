@@ -2,7 +2,7 @@
 //!
 //! A runtime takes the first file of its configuration folder, by name, whose extension it knows. Our entry goes into
 //! that file, whoever wrote it; the text as it was is kept in a [`record`], so that [`uninstall`] gives it back. When
-//! the other plugin's installer writes its file again, [`watch`] chains again.
+//! the other plugin's installer writes its file again, [`watch()`] chains again.
 
 mod conflist;
 pub(super) mod files;
