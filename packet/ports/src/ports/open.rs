@@ -156,7 +156,18 @@ impl Ports {
         }
 
         let socket = config.holder_socket.unwrap_or_else(|| config.folder.join("holder.sock"));
-        let holder = HolderClient::open(config.holder, &socket)?;
+        let holder = match HolderClient::open(config.holder, &socket) {
+            Ok(holder) => holder,
+            Err(error) => {
+                // Without a lease there is nothing to protect until the next start.
+                if past.leases.is_empty()
+                    && let Some(Err(error)) = reservation.map(Reservation::restore)
+                {
+                    tracing::error!("not cleaned up: {error}");
+                }
+                return Err(error.into());
+            }
+        };
         let mut ports = Self {
             boot,
             allocator,
