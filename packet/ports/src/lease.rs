@@ -55,6 +55,11 @@ impl Lease {
         self.ports.iter().flat_map(Hold::of).collect()
     }
 
+    /// The instance's own addresses; none on the host's network.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.request.v4.map(IpAddr::V4), self.request.v6.map(IpAddr::V6)].into_iter().flatten()
+    }
+
     /// The mappings that bring packets to it. None on the host's network.
     pub fn mappings(&self) -> Vec<Mapping> {
         let LeaseRequest { network, v4, v6, .. } = self.request;

@@ -2,8 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use portolan_model::{Name, PortRanges, Protocols};
+use portolan_model::{LeaseUsage, Name, NodePorts, PoolUsage, PortRanges, Protocols};
 use serde::{Deserialize, Serialize};
+
+use crate::{lease::Lease, ports::Ports};
 
 /// The state of one pool. `free + used + quarantined + reserved` is the number of its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,39 @@ pub struct Usage {
     pub largest_block: u32,
     /// How often this pool could not give what was asked, since the start.
     pub failed: u64,
+}
+
+impl From<Usage> for PoolUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            name: usage.pool,
+            range: usage.ranges,
+            used: usage.used,
+            quarantined: usage.quarantined,
+            free: usage.free,
+            largest_block: usage.largest_block,
+        }
+    }
+}
+
+impl From<&Lease> for LeaseUsage {
+    fn from(lease: &Lease) -> Self {
+        Self {
+            instance: lease.request.instance.clone(),
+            owner: lease.request.owner.clone(),
+            network: lease.request.network,
+            ports: lease.ports.clone(),
+            addresses: lease.addresses().collect(),
+        }
+    }
+}
+
+impl Ports {
+    /// What the pools have left and who has what, on the node of this name.
+    pub fn of_node(&mut self, node: String) -> NodePorts {
+        let pools = self.usage().into_iter().map(PoolUsage::from).collect();
+        NodePorts { node, pools, leases: self.leases().map(LeaseUsage::from).collect() }
+    }
 }
 
 /// What could not be found in a pool, and what is in the way.

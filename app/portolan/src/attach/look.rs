@@ -1,11 +1,10 @@
 //! Questions, and what belongs to a single lease.
 
-use std::{net::IpAddr, os::fd::OwnedFd};
+use std::os::fd::OwnedFd;
 
 use portolan_apply::{Counts, Stats};
 use portolan_model::{
-    Incarnation, InstanceId, LeaseUsage, MappingKey, NodePorts, PoolUsage, PortRange, Protocol, Protocols,
-    PublishedPort,
+    Incarnation, InstanceId, MappingKey, NodePorts, PortRange, Protocol, Protocols, PublishedPort,
 };
 use portolan_ports::{Lease, hold::Hold};
 
@@ -56,23 +55,7 @@ impl Attach {
 
     /// What the pools have left and who has what.
     pub(crate) fn usage(&mut self, node: String) -> NodePorts {
-        let pools = self.ports.usage().into_iter().map(|usage| PoolUsage {
-            name: usage.pool,
-            range: usage.ranges,
-            used: usage.used,
-            quarantined: usage.quarantined,
-            free: usage.free,
-            largest_block: usage.largest_block,
-        });
-        let pools = pools.collect();
-        let leases = self.ports.leases().map(|lease| LeaseUsage {
-            instance: lease.request.instance.clone(),
-            owner: lease.request.owner.clone(),
-            network: lease.request.network,
-            ports: lease.ports.clone(),
-            addresses: addresses(lease).collect(),
-        });
-        NodePorts { node, leases: leases.collect(), pools }
+        self.ports.of_node(node)
     }
 
     /// What the data plane has done since it started.
@@ -103,8 +86,4 @@ impl Attach {
     pub(crate) fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, AttachError> {
         Ok(self.ports.borrow(hold)?)
     }
-}
-
-fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
-    lease.request.v4.map(IpAddr::V4).into_iter().chain(lease.request.v6.map(IpAddr::V6))
 }

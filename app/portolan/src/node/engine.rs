@@ -9,9 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use portolan_model::{
-    Incarnation, InstanceId, LeaseReply, LeaseRequest, LeaseUsage, Name, Network, NodePorts, PoolUsage,
-};
+use portolan_model::{Incarnation, InstanceId, LeaseReply, LeaseRequest, Name, Network, NodePorts};
 use portolan_ports::{Lease, Ports, PortsConfig, owner};
 
 use super::{
@@ -161,23 +159,7 @@ impl Engine {
 
     /// What the pools have left and who has what.
     pub(crate) fn usage(&mut self) -> NodePorts {
-        let pools = self.ports.usage().into_iter().map(|usage| PoolUsage {
-            name: usage.pool,
-            range: usage.ranges,
-            used: usage.used,
-            quarantined: usage.quarantined,
-            free: usage.free,
-            largest_block: usage.largest_block,
-        });
-        let pools = pools.collect();
-        let leases = self.ports.leases().map(|lease| LeaseUsage {
-            instance: lease.request.instance.clone(),
-            owner: lease.request.owner.clone(),
-            network: lease.request.network,
-            ports: lease.ports.clone(),
-            addresses: addresses(lease).collect(),
-        });
-        NodePorts { node: self.config.node.clone(), leases: leases.collect(), pools }
+        self.ports.of_node(self.config.node.clone())
     }
 
     /// How the data plane does, for the metrics; `None` where there is none.
@@ -235,7 +217,7 @@ impl Engine {
             let why = self.config.own.as_ref().err().cloned().unwrap_or_default();
             return Err(NodeError::NoDataPlane(why));
         };
-        own.choose_addresses(name, &self.ports.leases().flat_map(addresses).collect())
+        own.choose_addresses(name, &self.ports.leases().flat_map(Lease::addresses).collect())
     }
 
     fn reply(&self, lease: &Lease) -> LeaseReply {
@@ -258,8 +240,4 @@ impl Engine {
 /// Whose it is: `run` gives names, and nobody else has a lease here.
 fn name_of(lease: &Lease) -> Option<Name> {
     lease.request.instance.as_name()
-}
-
-fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
-    lease.request.v4.map(IpAddr::V4).into_iter().chain(lease.request.v6.map(IpAddr::V6))
 }
