@@ -20,6 +20,7 @@ mod range;
 mod ranges;
 mod registration;
 mod request;
+mod service;
 
 pub use ask::{Ask, AskError, ENVIRONMENT_ANNOTATION, GALAXY_ANNOTATION, Item, PORTS_ANNOTATION, demand};
 pub use attachment::{AGENT_SOCKET, AddRequest, AgentReply, AgentRequest, Attachment, PodRef, StaticPort};
@@ -38,3 +39,7 @@ pub use range::{PortRange, RangeError};
 pub use ranges::PortRanges;
 pub use registration::{Filter, Listing, PortFilter, Registered, Registration};
 pub use request::{PortRequest, RequestError};
+pub use service::{
+    AffinityScope, Balance, Endpoint, EndpointSlice, ObjectName, PortSpan, Service, ServiceNode,
+    ServiceOptions, ServicePort, ServiceType, SlicePort, TrafficPolicy, Weights,
+};
