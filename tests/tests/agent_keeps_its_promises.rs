@@ -5,182 +5,16 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use portolan_testkit::{Background, ask, binary, echo::Echo, eventually, eventually_ok, need_root, programs};
-use portolan_tests::cni::{Answer, Container, Host};
+use portolan_testkit::{ask, binary, echo::Echo, eventually, eventually_ok, need_root, programs};
+use portolan_tests::{
+    agent::Node,
+    cni::{Container, Host},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-/// How long an agent may take until it serves.
-const START: Duration = Duration::from_secs(20);
-
-/// A node with an agent.
-struct Node {
-    host: Host,
-    agent: Option<Background>,
-}
-
-impl Node {
-    fn new() -> Self {
-        let mut node = Self { host: Host::new(), agent: None };
-        node.start(&[]);
-        node
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.host.folder().join(name)
-    }
-
-    fn arguments(&self) -> Vec<String> {
-        let at = |name: &str| self.at(name).to_string_lossy().into_owned();
-        vec![
-            "agent".to_owned(),
-            "--standalone".to_owned(),
-            "--no-nri".to_owned(),
-            "--node-name=node1".to_owned(),
-            "--advertise=192.0.2.1".to_owned(),
-            "--quarantine=0s".to_owned(),
-            format!("--data={}", at("data")),
-            format!("--socket={}", at("agent.sock")),
-        ]
-    }
-
-    /// Starts an agent and waits until it serves.
-    fn start(&mut self, more: &[&str]) {
-        self.spawn(more);
-        let served =
-            eventually_ok(START, || if self.host_status().success { Ok(()) } else { Err("not yet") });
-        assert!(served.is_ok(), "{}", self.transcript());
-    }
-
-    fn spawn(&mut self, more: &[&str]) {
-        let mut command = self.host.node.command(&binary().to_string_lossy());
-        command.args(self.arguments()).args(more);
-        self.agent = Some(Background::start(&mut command));
-    }
-
-    fn host_status(&self) -> Answer {
-        self.host.plugin(
-            &[("CNI_COMMAND", "STATUS"), ("CNI_PATH", "/opt")],
-            &self.config(&[], json!([])).to_string(),
-        )
-    }
-
-    fn transcript(&self) -> String {
-        self.agent.as_ref().map(Background::transcript).unwrap_or_default()
-    }
-
-    fn end(&mut self, signal: Signal) {
-        if let Some(mut agent) = self.agent.take() {
-            agent.signal(signal);
-            agent.wait(Duration::from_secs(15));
-        }
-    }
-
-    fn config(&self, annotations: &[(&str, &str)], mappings: Value) -> Value {
-        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
-        json!({
-            "cniVersion": "1.1.0",
-            "name": "testnet",
-            "type": "portolan",
-            "agentSocket": self.at("agent.sock"),
-            "runtimeConfig": {
-                "portMappings": mappings,
-                "io.kubernetes.cri.pod-annotations": annotations,
-            },
-        })
-    }
-
-    /// Calls the plugin as containerd does for a Pod of this name.
-    fn call(&self, command: &str, pod: &str, container: &Container, config: &Value) -> Answer {
-        let mut config = config.clone();
-        config["prevResult"] = container.result("1.1.0");
-        let arguments =
-            format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=games;K8S_POD_NAME={pod};K8S_POD_UID=uid-{pod}");
-        self.host.plugin(
-            &[
-                ("CNI_COMMAND", command),
-                ("CNI_CONTAINERID", &container.id),
-                ("CNI_NETNS", &container.namespace.path().to_string_lossy()),
-                ("CNI_IFNAME", "eth0"),
-                ("CNI_ARGS", &arguments),
-                ("CNI_PATH", "/opt/cni/bin"),
-            ],
-            &config.to_string(),
-        )
-    }
-
-    /// Whether no program of the node could have the port now. `ss` does not show sockets that only hold one.
-    fn is_held(&self, port: u16) -> bool {
-        self.host.node.run(|| std::net::TcpListener::bind(("0.0.0.0", port)).is_err())
-    }
-
-    /// What the file says that the Pod's containers would have mounted.
-    fn told(&self, container: &Container) -> Option<Value> {
-        let file = self.at("data").join("pods").join(&container.id).join("ports.json");
-        serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
-    }
-
-    /// The first of the ports that a Pod was told.
-    fn port(&self, container: &Container) -> u16 {
-        let told = self.told(container).unwrap_or_else(|| panic!("told nothing: {}", self.transcript()));
-        let text = told["ports"][0]["host"].as_str().unwrap_or_default().to_owned();
-        text.split('-').next().and_then(|first| first.parse().ok()).unwrap_or_else(|| panic!("{told}"))
-    }
-
-    /// The leases, by the agent's own word.
-    fn leases(&self) -> BTreeMap<String, Vec<String>> {
-        use std::io::{BufRead as _, Write as _};
-        let mut stream = std::os::unix::net::UnixStream::connect(self.at("agent.sock")).expect("the agent");
-        stream.write_all(b"\"ports\"\n").expect("a question");
-        let mut line = String::new();
-        std::io::BufReader::new(stream).read_line(&mut line).expect("an answer");
-        let reply: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let leases = reply["ports"]["leases"].as_array().cloned().unwrap_or_else(|| panic!("{line}"));
-        let ports = |lease: &Value| {
-            let ports = lease["ports"].as_array().cloned().unwrap_or_default();
-            ports.iter().map(|port| port["host"].as_str().unwrap_or_default().to_owned()).collect()
-        };
-        let name = |lease: &Value| lease["instance"].as_str().unwrap_or_default().to_owned();
-        leases.iter().map(|lease| (name(lease), ports(lease))).collect()
-    }
-
-    /// Whether leases, rules and holds are one and the same, for these Pods and no others.
-    fn disagreement(&self, pods: &BTreeMap<String, u16>) -> Option<String> {
-        let leases = self.leases();
-        let expected: Vec<String> = pods.keys().map(|pod| format!("games/{pod}")).collect();
-        if leases.keys().collect::<Vec<_>>() != expected.iter().collect::<Vec<_>>() {
-            return Some(format!("leases {leases:?}, and not of {expected:?}"));
-        }
-        let rules =
-            programs::run(self.host.node.command("nft").args(["list", "map", "inet", "portolan", "host_v4"]));
-        for (lease, ports) in &leases {
-            for port in ports {
-                if !rules.contains(&format!(" {port} : ")) {
-                    return Some(format!("no rule for {port} of {lease}: {rules}"));
-                }
-                if !self.is_held(port.parse().expect("a port")) {
-                    return Some(format!("{port} of {lease} is not held"));
-                }
-            }
-        }
-        let all: Vec<&String> = leases.values().flatten().collect();
-        let mapped = rules.matches(". 2").count();
-        if mapped != all.len() {
-            return Some(format!("{mapped} mappings for {} ports: {rules}", all.len()));
-        }
-        None
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.end(Signal::KILL);
-    }
-}
 
 #[test]
 fn a_pod_that_asks_is_reached_and_told_and_keeps_its_ports_in_its_next_life() {
@@ -294,8 +128,8 @@ fn killed_at_any_moment_of_adds_and_dels_it_agrees_with_itself_afterwards() {
                 });
             }
             std::thread::sleep(Duration::from_millis(5 + (round * 7) % 90));
-            let pid = node.agent.as_ref().map_or(0, Background::pid);
-            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+            let pid =
+                i32::try_from(node.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
             rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
         });
         node.end(Signal::KILL);

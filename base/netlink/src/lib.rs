@@ -4,7 +4,8 @@
 //! Read it in this order: [`socket`] sends and receives datagrams, [`exchange`] asks and waits for the answer, [`message`] and [`attribute`] are the two layers
 //! of what is in them, and [`error`] is what the kernel answers when it refuses. On these stand [`route`] (links,
 //! addresses, routes), [`conntrack`] (flows) and [`sockdiag`] (who has bound which port), and, outside this crate,
-//! `portolan-nft`. [`namespace`], [`process`] and [`sysctl`] are the doors that are files instead of messages.
+//! `portolan-nft`. [`namespace`], [`process`] and [`sysctl`] are the doors that are files instead of messages;
+//! at a [`step`] tests have a process killed.
 //!
 //! Everything here blocks. Async callers keep a thread of their own for it: a socket belongs to the namespace in
 //! which it was opened, and threads of a runtime must not change theirs.
@@ -21,6 +22,7 @@ pub mod process;
 pub mod route;
 pub mod sockdiag;
 pub mod socket;
+pub mod step;
 pub mod sysctl;
 
 pub use error::{KernelError, NetlinkError};

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use portolan_model::{Mapping, MappingKey};
+use portolan_netlink::step;
 use portolan_nft::{Nft, Transaction};
 use portolan_plan::{Changes, Counting, Difference, Plan, PlanConfig, PlanError, Touched, diff};
 
@@ -136,7 +137,10 @@ impl<N: Nft> Committer<N> {
     /// Writes what the plan has changed; or, if the table is not what we think it is, compares all of it.
     fn write(&mut self, changes: Changes, touched: &mut Touched) -> Result<(), ApplyError> {
         let transaction = changes.transaction(self.plan.config());
-        match self.run(&transaction) {
+        step::reached("rules.planned");
+        let result = self.run(&transaction);
+        step::reached("rules.written");
+        match result {
             Err(error) if is_drift(&error) => {
                 tracing::debug!(%error, "the table is not as it was left; comparing all of it");
                 let difference = self.compare()?;

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, fs::File, os::fd::OwnedFd, path::PathBuf, time:
 
 use ipnet::IpNet;
 use portolan_model::{Incarnation, InstanceId, Mapping, PortName, PortRequest, Protocol, PublishedPort};
+use portolan_netlink::step;
 
 use crate::{
     allocate::Allocator,
@@ -115,12 +116,14 @@ impl Ports {
         }
         self.catch_up()?;
         let ports = self.choose_and_hold(&request)?;
+        step::reached("ports.held");
         let lease = Lease { request, ports, held: true };
         let record = Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) };
         let places = self.journal.append(&[record]).inspect_err(|_| {
             self.let_go(&lease.holds());
             self.allocator.undo(lease.ports.iter().cloned());
         })?;
+        step::reached("ports.written");
         self.leases.insert(lease.clone(), places.first().copied());
         self.after_change();
         Ok(lease)
@@ -166,9 +169,11 @@ impl Ports {
             incarnation: incarnation.clone(),
             at: millis(now),
         });
+        step::reached("ports.released");
         let lease = self.leases.remove(instance)?;
         self.unheld.remove(instance);
         self.let_go(&lease.holds());
+        step::reached("ports.let-go");
         self.allocator.release(instance, &lease.ports, now);
         self.after_change();
         Some(lease)
@@ -263,6 +268,7 @@ impl Ports {
         self.catch_up()?;
         let record = Record::Leased { lease: Box::new(lease.clone()), at: millis(since_boot()) };
         let places = self.journal.append(&[record])?;
+        step::reached("ports.taken-over");
         self.leases.insert(lease.clone(), places.first().copied());
         if hold_again && !self.hold_missing(&lease.request.instance, &lease.holds())? {
             tracing::debug!(instance = %lease.request.instance, "the last sandbox still has a port; trying again");
@@ -277,6 +283,7 @@ impl Ports {
             let chosen = self.allocator.allocate(&request.instance, &request.requests, now, &mut rand::rng());
             let ports = chosen.map_err(|error| self.explain(error))?;
             let holds: Vec<Hold> = ports.iter().flat_map(Hold::of).collect();
+            step::reached("ports.chosen");
             let failures = match self.holder.hold(&holds) {
                 Ok(()) => return Ok(ports),
                 Err(HoldError::Refused(failures)) => failures,

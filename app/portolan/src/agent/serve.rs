@@ -14,6 +14,7 @@ use portolan_model::{
     AddRequest, AgentReply, AgentRequest, Attachment, Incarnation, InstanceId, Network, Owner, PodRef,
     StaticPort,
 };
+use portolan_netlink::step;
 use portolan_ports::owner;
 
 use super::{
@@ -88,6 +89,7 @@ impl From<AttachError> for Failure {
 }
 
 async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Failure> {
+    step::reached("add.asked");
     let outcome = match &request.pod {
         None => None,
         Some(pod) => {
@@ -116,6 +118,7 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
     if statics.is_empty() && asked.is_none() {
         return Ok(AgentReply::Done { ports: Vec::new() });
     }
+    step::reached("add.decided");
     let wish = wish(&request, &statics, asked.as_ref())?;
     let (instance, incarnation) = (wish.instance.clone(), wish.incarnation.clone());
     if agent.directory.get(&instance).is_some_and(|entry| entry.incarnation != incarnation) {
@@ -132,6 +135,7 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
             return Err(error.into());
         }
     };
+    step::reached("add.mapped");
     // In the directory those that were asked for come first: `PORT` is the first of them.
     let (runtimes, of_annotation) = lease.ports.split_at(statics.len().min(lease.ports.len()));
     let entry = Entry {
@@ -145,6 +149,7 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
         galaxy: asked.as_ref().is_some_and(|wanted| wanted.ask.galaxy),
     };
     tell::published(agent, entry, facts.as_deref()).await;
+    step::reached("add.answered");
     Ok(AgentReply::Done { ports: lease.ports })
 }
 
@@ -217,6 +222,7 @@ async fn del(
     attachment: &Attachment,
     pod: Option<&PodRef>,
 ) -> Result<AgentReply, Failure> {
+    step::reached("del.asked");
     let life = incarnation(attachment)?;
     // Some runtimes leave CNI_ARGS out of DEL, so what is not found by Pod is looked for by container.
     let by_pod = pod.map(|_| instance(attachment, pod)).transpose()?;
@@ -243,6 +249,7 @@ async fn del(
             }
         }
     }
+    step::reached("del.answered");
     Ok(AgentReply::Done { ports: Vec::new() })
 }
 

@@ -16,6 +16,7 @@ use portolan_model::{
     GALAXY_ANNOTATION, GalaxyPort, Incarnation, InstanceId, PortsStatus, PublishedPort, STATUS_ANNOTATION,
     environment,
 };
+use portolan_netlink::step;
 
 use super::{Agent, directory::Entry};
 
@@ -115,9 +116,11 @@ async fn write(agent: &Agent, entry: &Entry) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         tokio::fs::create_dir_all(folder).await?;
     }
+    step::reached("tell.folder");
     // A container may read at any time: it sees the whole file or none.
     let beside = file.with_extension("new");
     tokio::fs::write(&beside, status(agent, entry).to_json() + "\n").await?;
+    step::reached("tell.file");
     tokio::fs::rename(&beside, &file).await
 }
 

@@ -1,6 +1,7 @@
 //! Gives an attachment its ports, and takes them back.
 
 use portolan_model::{Incarnation, InstanceId, Mapping, MappingKey};
+use portolan_netlink::step;
 use portolan_ports::{Lease, LeaseRequest, Ports};
 
 use super::{Attach, AttachError, Wish};
@@ -78,6 +79,7 @@ impl Attach {
     pub(super) fn take_back(&mut self, lease: &Lease) -> Result<(), AttachError> {
         let instance = &lease.request.instance;
         self.unmap(instance, &lease.mappings())?;
+        step::reached("ports.unmapped");
         self.ports.release(instance, &lease.request.incarnation);
         Ok(())
     }
