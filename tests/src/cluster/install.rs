@@ -63,7 +63,13 @@ pub fn image() -> PathBuf {
 /// Loads the image into every node, unless the nodes have this very one. Says whether they got a new one.
 #[track_caller]
 pub fn load_image(cluster: &Cluster) -> bool {
-    let (_lock, mark) = (lock(cluster), cluster.folder().join("tests-image"));
+    let _lock = lock(cluster);
+    load(cluster)
+}
+
+#[track_caller]
+fn load(cluster: &Cluster) -> bool {
+    let mark = cluster.folder().join("tests-image");
     let archive = image();
     let known = match archive.metadata().and_then(|found| Ok((found.len(), found.modified()?))) {
         Ok(found) => format!("{found:?} on {}", cluster.node_count()),
@@ -89,8 +95,9 @@ pub fn installed(cluster: &'static Cluster) -> Chart {
     let Some(chart) = Chart::new(Some(cluster)) else {
         panic!("helm is not built: `cargo xtask cluster build helm` does it")
     };
-    let fresh = load_image(cluster);
+    // Nobody else may find it installed before it is the one that was loaded.
     let _lock = lock(cluster);
+    let fresh = load(cluster);
     let release =
         ["upgrade", "--install", "portolan", "CHART", "--namespace", "portolan", "--create-namespace"];
     chart.run(&release);
