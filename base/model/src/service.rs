@@ -59,7 +59,7 @@ pub struct ServicePort {
 }
 
 /// A Service that has frontends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Service {
     /// Its namespace and name.
     pub name: ObjectName,

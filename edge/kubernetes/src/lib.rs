@@ -2,8 +2,8 @@
 //!
 //! A node's agent reads by a [`NodeView`] and writes by a [`Publisher`] and a [`Capacity`]. The controller keeps
 //! Services' twins ([`run_endpoints`]) and the status of pools ([`run_pool_status`]), while a [`Leader`] says that it is
-//! the one to do so. The webhook ([`serve_webhook`]) tells the scheduler what Pods will ask for. All of them go through
-//! one [`Connection`], are level-triggered, and do their work later when the API server is away.
+//! the one to do so. The webhook ([`serve_webhook`]) tells the scheduler what Pods will ask for. A service proxy is told
+//! of Services and endpoints by a [`ServiceWatch`]. All of them go through one [`Connection`], are level-triggered, and do their work later when the API server is away.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answered;
@@ -19,6 +19,7 @@ mod pool;
 mod publish;
 mod quota;
 mod rollout;
+mod services;
 mod view;
 mod webhook;
 
@@ -39,5 +40,11 @@ pub use pool::{
 pub use publish::{About, Annotations, Capacity, EventKind, PublishError, PublishStats, Publisher};
 pub use quota::{Count, check_quota, namespace_usage};
 pub use rollout::Rollout;
+pub use services::{
+    AFFINITY_SCOPE_ANNOTATION, AddressFamily, BALANCE_ANNOTATION, DRAIN_ANNOTATION, Manifest,
+    NO_LOCAL_ENDPOINTS_ANNOTATION, PORT_RANGES_ANNOTATION, ProxyNode, SERVICE_PROXY_NAME_LABEL,
+    SOURCE_RANGES_ANNOTATION, ServiceEvent, ServiceWatch, ServiceWatchConfig, ServiceWatchHealth, TargetPort,
+    WEIGHTS_ANNOTATION, WHOLE_ADDRESS_ANNOTATION, WrittenService, YamlError, services_from_yaml,
+};
 pub use view::{NodeView, NotSynced, PodError, ViewHealth};
 pub use webhook::{Certificates, CertificatesConfig, CertificatesError, Mutate, Policy, serve_webhook};

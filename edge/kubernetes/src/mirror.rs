@@ -4,33 +4,25 @@
 //! not its objects but the few facts that we need of each. While the API server is away the last known state stays and
 //! answers; a new list replaces it in one step, so that a reader never sees half of one.
 
+mod follow;
 mod wanted;
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Debug,
     sync::{Arc, PoisonError, RwLock},
-    time::Instant,
 };
 
-use futures_util::StreamExt as _;
-use kube::{
-    Resource,
-    runtime::watcher::{Event, InitialListStrategy, watcher},
-};
+use kube::{Resource, runtime::watcher::Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::wanted::{MirrorState, ObjectKey, Wanted};
-use crate::{ApiError, answered::Answered, backoff::Backoff};
-
-/// Seconds until the server ends a watch, to be resumed where it was: a connection that died in silence is noticed
-/// five seconds later.
-const RENEW: u32 = 120;
-/// After so many refusals one after the other the watch begins anew with a list: its position may be one that the
-/// server will never have, as after a restore of etcd from a backup.
-const GIVE_UP_POSITION: u32 = 4;
+pub(crate) use self::{
+    follow::{Follower, follow},
+    wanted::{MirrorState, ObjectKey, Wanted},
+};
+use crate::{ApiError, answered::Answered};
 
 /// The copy. Clones share it.
 pub(crate) struct Mirror<F> {
@@ -60,11 +52,19 @@ impl<F: PartialEq + Send + Sync + 'static> Mirror<F> {
         let (state, receiver) = watch::channel(MirrorState::default());
         let items = Arc::new(RwLock::new(HashMap::new()));
         let mirror = Self { what: wanted.what, items: items.clone(), state: receiver };
-        let keeper = Keeper { items, fresh: None, state, answered: wanted.answered.clone(), facts, changed };
+        let mut keeper = Keeper {
+            items,
+            fresh: None,
+            state,
+            answered: wanted.answered.clone(),
+            optional: wanted.optional,
+            facts,
+            changed,
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = keep(wanted, keeper) => {}
+                () = follow(wanted, &mut keeper) => {}
             }
         });
         mirror
@@ -111,15 +111,19 @@ struct Keeper<F, Facts, Changed> {
     fresh: Option<HashMap<ObjectKey, Arc<F>>>,
     state: watch::Sender<MirrorState>,
     answered: Answered,
+    optional: bool,
     facts: Facts,
     changed: Changed,
 }
 
-impl<F: PartialEq, Facts, Changed: Fn(&ObjectKey)> Keeper<F, Facts, Changed> {
-    fn event<K: Resource>(&mut self, event: Event<K>)
-    where
-        Facts: Fn(K) -> Option<F>,
-    {
+impl<K, F, Facts, Changed> Follower<K> for Keeper<F, Facts, Changed>
+where
+    K: Resource + Send,
+    F: PartialEq + Send + Sync,
+    Facts: Fn(K) -> Option<F> + Send,
+    Changed: Fn(&ObjectKey) + Send,
+{
+    async fn event(&mut self, event: Event<K>) {
         match event {
             Event::Init => self.fresh = Some(HashMap::new()),
             Event::InitApply(object) => {
@@ -138,6 +142,23 @@ impl<F: PartialEq, Facts, Changed: Fn(&ObjectKey)> Keeper<F, Facts, Changed> {
         }
     }
 
+    async fn fails(&mut self, error: &ApiError) -> bool {
+        let expected = self.optional && error.is_missing();
+        if expected {
+            self.fresh = Some(HashMap::new());
+            self.replace();
+        } else {
+            self.state.send_modify(|state| state.fails(error, &self.answered));
+        }
+        expected
+    }
+
+    fn works(&mut self) {
+        self.state.send_if_modified(MirrorState::works);
+    }
+}
+
+impl<F: PartialEq, Facts, Changed: Fn(&ObjectKey)> Keeper<F, Facts, Changed> {
     fn put(&self, key: ObjectKey, facts: Option<Arc<F>>) {
         let same = {
             let mut items = self.items.write().unwrap_or_else(PoisonError::into_inner);
@@ -174,87 +195,4 @@ impl<F: PartialEq, Facts, Changed: Fn(&ObjectKey)> Keeper<F, Facts, Changed> {
             state.lists += 1;
         });
     }
-
-    fn works(&self) {
-        self.state.send_if_modified(|state| {
-            state.error = None;
-            state.failed = None;
-            state.away.take().is_some()
-        });
-    }
-
-    fn fails(&self, error: ApiError) {
-        self.state.send_modify(|state| {
-            let now = Instant::now();
-            // If the server answered since the last failure, this is a new absence, not the old one.
-            let resumed = |failed: Instant| self.answered.last().is_some_and(|when| when > failed);
-            if state.failed.is_none_or(resumed) {
-                state.away = Some(now);
-            }
-            state.failed = Some(now);
-            state.error = Some(error);
-        });
-    }
-}
-
-/// Watches for ever.
-async fn keep<K, F, Facts, Changed>(wanted: Wanted<K>, mut keeper: Keeper<F, Facts, Changed>)
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    F: PartialEq,
-    Facts: Fn(K) -> Option<F>,
-    Changed: Fn(&ObjectKey),
-{
-    let Wanted { what, api, config, optional, answered: _ } = wanted;
-    // One watch that begins with the list: the server sends it from its cache, without pages.
-    // <https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>
-    let mut config = config.streaming_lists().timeout(RENEW);
-    let mut backoff = Backoff::new();
-    loop {
-        let mut events = std::pin::pin!(watcher(api.clone(), config.clone()));
-        let mut refusals = 0;
-        while let Some(event) = events.next().await {
-            let error = match event {
-                Ok(event) => {
-                    let told = !matches!(event, Event::Init);
-                    keeper.event(event);
-                    // That a list begins says nothing yet: with pages it is said before the server was asked.
-                    if told {
-                        refusals = 0;
-                        backoff.reset();
-                        keeper.works();
-                    }
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let error = ApiError::of_watch(what, &error);
-            let streaming = config.initial_list_strategy == InitialListStrategy::StreamingList;
-            // 500: an etcd before 3.4.31 or 3.5.13 ("the required storage feature RequestWatchProgress is disabled").
-            if streaming && has_no_streaming(&error) {
-                tracing::debug!(what, "the API server has no streaming lists: listing by pages");
-                config.initial_list_strategy = InitialListStrategy::ListWatch;
-                break;
-            }
-            if optional && error.is_missing() {
-                keeper.fresh = Some(HashMap::new());
-                keeper.replace();
-                keeper.works();
-            } else {
-                tracing::debug!(what, %error, "watch failed");
-                keeper.fails(error.clone());
-            }
-            tokio::time::sleep(backoff.next()).await;
-            refusals += u32::from(!matches!(error, ApiError::Away { .. } | ApiError::TimedOut { .. }));
-            if refusals >= GIVE_UP_POSITION {
-                break;
-            }
-        }
-    }
-}
-
-/// Whether the API server may list in another way. Switched off it answers 422, and with an etcd that is too old for it
-/// (before 3.4.31 and 3.5.13: `RequestWatchProgress`) 500. To list by pages for another reason does no harm.
-fn has_no_streaming(error: &ApiError) -> bool {
-    matches!(error, ApiError::Refused { code: 400 | 422 | 500 | 501, .. })
 }

@@ -145,19 +145,8 @@ impl NodeView {
 
     /// How the watches are doing.
     pub fn health(&self) -> ViewHealth {
-        let answered = self.0.connection.answered().last();
         let states = self.states();
-        // A watch that was resumed is silent until something happens; that the server answered is enough.
-        let failing = |state: &&MirrorState| {
-            state.failed.is_some_and(|failed| answered.is_none_or(|when| failed > when))
-        };
-        let failing: Vec<_> = states.iter().map(|(_, state)| state).filter(failing).collect();
-        ViewHealth {
-            synced: states.iter().all(|(_, state)| state.synced),
-            away: failing.iter().filter_map(|state| state.away).min().map(|since| since.elapsed()),
-            error: failing.iter().find_map(|state| state.error.clone()),
-            lists: states.iter().map(|(_, state)| state.lists).sum(),
-        }
+        ViewHealth::of(states.iter().map(|(_, state)| state), self.0.connection.answered())
     }
 
     /// A Pod of the node, from memory; with a UID only that one.

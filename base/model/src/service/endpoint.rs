@@ -40,7 +40,7 @@ pub struct Endpoint {
 }
 
 /// Some endpoints of one Service, of one family.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndpointSlice {
     /// Its own namespace and name.
     pub name: ObjectName,

@@ -44,7 +44,7 @@ pub struct PortSpan {
 pub type Weights = BTreeMap<String, u16>;
 
 /// All of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ServiceOptions {
     /// How an endpoint is chosen.
     pub balance: Balance,

@@ -42,6 +42,32 @@ pub(crate) struct MirrorState {
     pub(crate) lists: u64,
 }
 
+impl MirrorState {
+    /// The watch works. Answers whether it did not before.
+    pub(crate) fn works(&mut self) -> bool {
+        self.error = None;
+        self.failed = None;
+        self.away.take().is_some()
+    }
+
+    pub(crate) fn fails(&mut self, error: &ApiError, answered: &Answered) {
+        let now = Instant::now();
+        // If the server answered since the last failure, this is a new absence, not the old one.
+        let resumed = |failed: Instant| answered.last().is_some_and(|when| when > failed);
+        if self.failed.is_none_or(resumed) {
+            self.away = Some(now);
+        }
+        self.failed = Some(now);
+        self.error = Some(error.clone());
+    }
+
+    /// Whether nothing was answered since it failed. A watch that was resumed is silent until something happens; that
+    /// the server answered is enough.
+    pub(crate) fn is_failing(&self, answered: &Answered) -> bool {
+        self.failed.is_some_and(|failed| answered.last().is_none_or(|when| failed > when))
+    }
+}
+
 /// What a mirror copies.
 pub(crate) struct Wanted<K> {
     /// The plural, for messages.
@@ -73,5 +99,16 @@ impl<K: Resource<DynamicType = ()>> Wanted<K> {
     pub(crate) fn optional(mut self) -> Self {
         self.optional = true;
         self
+    }
+}
+
+impl<K> Wanted<K> {
+    /// Whether a cluster may lack the kind at all.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.optional
+    }
+
+    pub(crate) fn answered(&self) -> &Answered {
+        &self.answered
     }
 }

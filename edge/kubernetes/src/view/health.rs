@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ApiError;
+use crate::{ApiError, answered::Answered, mirror::MirrorState};
 
 /// Whether the view can be relied on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,19 @@ pub struct ViewHealth {
     pub error: Option<ApiError>,
     /// How often some kind was listed as a whole: once for each at the start, and again when a watch has expired.
     pub lists: u64,
+}
+
+impl ViewHealth {
+    /// Of several watches together.
+    pub(crate) fn of<'a>(states: impl Iterator<Item = &'a MirrorState> + Clone, answered: &Answered) -> Self {
+        let failing: Vec<_> = states.clone().filter(|state| state.is_failing(answered)).collect();
+        Self {
+            synced: states.clone().all(|state| state.synced),
+            away: failing.iter().filter_map(|state| state.away).min().map(|since| since.elapsed()),
+            error: failing.iter().find_map(|state| state.error.clone()),
+            lists: states.map(|state| state.lists).sum(),
+        }
+    }
 }
 
 /// The view is not complete.
