@@ -29,16 +29,34 @@ const JUDGED_AT_ONCE: usize = 512;
 /// Listing takes at most this part of a core's time.
 const SHARE: u32 = 5;
 
+/// What changes have touched since connections were looked at last.
+pub(crate) trait Pending: Default {
+    /// These and those.
+    fn merge(&mut self, other: &Self);
+    /// Whether nothing needs to be looked at.
+    fn is_empty(&self) -> bool;
+}
+
+impl Pending for Touched {
+    fn merge(&mut self, other: &Self) {
+        self.merge(other);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+}
+
 /// What the owner has asked for, and what is done.
 #[derive(Debug, Default)]
-pub(crate) struct Flushes {
-    state: Mutex<State>,
+pub(crate) struct Flushes<T = Touched> {
+    state: Mutex<State<T>>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    pending: Touched,
+struct State<T> {
+    pending: T,
     requested: u64,
     done: u64,
     stop: bool,
@@ -57,13 +75,13 @@ pub(crate) enum FlushError {
     Stopped,
 }
 
-impl Flushes {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<T: Pending> Flushes<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for flows of these ports to be looked at. Does not wait.
-    pub(crate) fn request(&self, touched: &Touched) {
+    pub(crate) fn request(&self, touched: &T) {
         if touched.is_empty() {
             return;
         }
@@ -93,7 +111,7 @@ impl Flushes {
     }
 
     /// What was asked for since the last call, and the number of the last request in it; `None` to end.
-    fn next(&self) -> Option<(Touched, u64)> {
+    fn next(&self) -> Option<(T, u64)> {
         let state = self.lock();
         let mut state = self
             .changed
@@ -102,20 +120,24 @@ impl Flushes {
         (!state.stop).then(|| (std::mem::take(&mut state.pending), state.requested))
     }
 
-    /// Works until [`Flushes::stop`].
-    pub(crate) fn run(&self, owner: &Sender, stats: &Shared) {
+    /// Works until [`Flushes::stop`]: looks, and reports how many were deleted, or `None` for a look that failed.
+    pub(crate) fn run(
+        &self,
+        mut look: impl FnMut(T) -> Result<u64, FlushError>,
+        report: impl Fn(Option<u64>),
+    ) {
         while let Some((touched, number)) = self.next() {
             let start = Instant::now();
-            match flush(&Arc::new(touched), owner) {
+            match look(touched) {
                 Ok(0) => {}
                 Ok(deleted) => {
-                    tracing::debug!(deleted, took = ?start.elapsed(), "deleted stale UDP connections");
-                    stats.lock().flows_deleted += deleted;
+                    tracing::debug!(deleted, took = ?start.elapsed(), "deleted stale connections");
+                    report(Some(deleted));
                 }
                 Err(FlushError::Stopped) => break,
                 Err(error) => {
                     tracing::warn!(%error, "stale UDP connections may remain until they are silent for two minutes");
-                    stats.lock().failed_flushes += 1;
+                    report(None);
                 }
             }
             let pause = start.elapsed() * (SHARE - 1);
@@ -126,6 +148,22 @@ impl Flushes {
             drop(rested);
         }
         self.stop();
+    }
+}
+
+impl Flushes {
+    /// Works for the owner of the mappings.
+    pub(crate) fn run_for(&self, owner: &Sender, stats: &Shared) {
+        self.run(
+            |touched| flush(&Arc::new(touched), owner),
+            |deleted| {
+                let mut stats = stats.lock();
+                match deleted {
+                    Some(deleted) => stats.flows_deleted += deleted,
+                    None => stats.failed_flushes += 1,
+                }
+            },
+        );
     }
 }
 
@@ -140,11 +178,21 @@ fn flush(touched: &Arc<Touched>, owner: &Sender) -> Result<u64, FlushError> {
 /// Lists the connections that were touched, has them judged, some at a time, and deletes those that are stale.
 pub(crate) fn delete_stale(
     touched: &Touched,
+    judge: impl FnMut(Vec<Flow>, &Arc<HashSet<IpAddr>>) -> Result<Vec<bool>, FlushError>,
+) -> Result<u64, FlushError> {
+    delete_judged(Protocol::Udp, |flow| touched.contains(flow), judge)
+}
+
+/// Lists the connections of a protocol that `concerned` says yes to, has them judged, some at a time, and deletes those
+/// for which the judge says yes.
+pub(crate) fn delete_judged(
+    protocol: Protocol,
+    concerned: impl Fn(&Flow) -> bool,
     mut judge: impl FnMut(Vec<Flow>, &Arc<HashSet<IpAddr>>) -> Result<Vec<bool>, FlushError>,
 ) -> Result<u64, FlushError> {
     let conntrack = Conntrack::open()?;
-    let filter = conntrack::Filter::protocol(Protocol::Udp);
-    let found = conntrack.flows(filter, |flow| touched.contains(&as_planned(flow)))?;
+    let filter = conntrack::Filter::protocol(protocol);
+    let found = conntrack.flows(filter, |flow| concerned(&as_planned(flow)))?;
     if found.is_empty() {
         return Ok(0);
     }

@@ -96,7 +96,7 @@ impl DataPlane {
         this.spawn("portolan-nft", move || owner.run())?;
         let (sender, flushes, stats) =
             (this.0.sender.clone(), Arc::clone(&this.0.flushes), Arc::clone(&this.0.stats));
-        this.spawn("portolan-flush", move || flushes.run(&sender, &stats))?;
+        this.spawn("portolan-flush", move || flushes.run_for(&sender, &stats))?;
         Ok(this)
     }
 

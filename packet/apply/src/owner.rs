@@ -9,10 +9,6 @@ use std::{
 use portolan_model::{Mapping, MappingKey};
 use portolan_nft::{Nft, Transaction};
 use portolan_plan::{PlanConfig, Touched};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
 
 use crate::{
     ApplyError,
@@ -53,31 +49,13 @@ impl<N: Nft> Owner<N> {
         loop {
             let timeout =
                 self.repair.as_ref().map(|repair| repair.due.saturating_duration_since(Instant::now()));
-            self.wait(timeout);
+            self.inbox.wait_beside(self.watch.as_fd(), timeout);
             self.listen();
             self.repair_if_due();
             let commands = self.inbox.take(TOGETHER);
             if !self.obey(commands) {
                 self.flushes.stop();
                 return;
-            }
-        }
-    }
-
-    /// Waits for a command, the kernel, or the time of a repair.
-    fn wait(&self, timeout: Option<Duration>) {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        });
-        let (inbox, watch) = (self.inbox.as_fd(), self.watch.as_fd());
-        let mut ready = [PollFd::new(&inbox, PollFlags::IN), PollFd::new(&watch, PollFlags::IN)];
-        match poll(&mut ready, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => {
-                // Out of memory at the worst. Everything is looked at anyway, only not at once.
-                tracing::warn!(%error, "cannot wait for events");
-                std::thread::sleep(RETRY);
             }
         }
     }

@@ -3,17 +3,18 @@
 use std::{
     collections::HashSet,
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use portolan_model::{Mapping, MappingKey};
 use portolan_plan::{Flow, PlanConfig, Touched};
 use rustix::{
-    event::{EventfdFlags, eventfd},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io,
 };
 
@@ -21,6 +22,8 @@ use crate::ApplyError;
 
 /// How many commands may wait. Whoever comes then waits until there is room.
 const LENGTH: usize = 1024;
+/// Where waiting is not possible, so long passes until everything is looked at again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The answer to a command, once.
 pub(crate) type Reply<T> = SyncSender<T>;
@@ -56,29 +59,35 @@ pub(crate) enum Command {
     Leave,
 }
 
-/// The senders' end.
-#[derive(Clone, Debug)]
-pub(crate) struct Sender {
-    commands: SyncSender<Command>,
+/// The senders' end of a queue of commands `C`.
+#[derive(Debug)]
+pub(crate) struct Sender<C = Command> {
+    commands: SyncSender<C>,
     bell: Arc<OwnedFd>,
+}
+
+impl<C> Clone for Sender<C> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), bell: Arc::clone(&self.bell) }
+    }
 }
 
 /// The owner's end.
 #[derive(Debug)]
-pub(crate) struct Inbox {
-    commands: Receiver<Command>,
+pub(crate) struct Inbox<C = Command> {
+    commands: Receiver<C>,
     bell: Arc<OwnedFd>,
 }
 
-pub(crate) fn queue() -> Result<(Sender, Inbox), io::Errno> {
+pub(crate) fn queue<C>() -> Result<(Sender<C>, Inbox<C>), io::Errno> {
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (commands, received) = sync_channel(LENGTH);
     Ok((Sender { commands, bell: Arc::clone(&bell) }, Inbox { commands: received, bell }))
 }
 
-impl Sender {
+impl<C> Sender<C> {
     /// Waits for room, then for nothing more.
-    pub(crate) fn send(&self, command: Command) -> Result<(), ApplyError> {
+    pub(crate) fn send(&self, command: C) -> Result<(), ApplyError> {
         self.commands.send(command).map_err(|_| ApplyError::Stopped)?;
         // The only failure is a full counter (EAGAIN), and then the bell rings already.
         let _ = io::write(&*self.bell, &1u64.to_ne_bytes());
@@ -86,16 +95,16 @@ impl Sender {
     }
 
     /// Sends a command and waits for its answer.
-    pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApplyError> {
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> C) -> Result<T, ApplyError> {
         let (reply, answer) = sync_channel(1);
         self.send(command(reply))?;
         answer.recv().map_err(|_| ApplyError::Stopped)
     }
 }
 
-impl Inbox {
+impl<C> Inbox<C> {
     /// What has gathered, `most` at a time, in order.
-    pub(crate) fn take(&self, most: usize) -> Vec<Command> {
+    pub(crate) fn take(&self, most: usize) -> Vec<C> {
         // Silence the bell before looking: a command that comes after the look rings it again.
         let _ = io::read(&*self.bell, &mut [0; 8]);
         let taken: Vec<_> = self.commands.try_iter().take(most).collect();
@@ -104,10 +113,21 @@ impl Inbox {
         }
         taken
     }
-}
 
-impl AsFd for Inbox {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    /// Waits for a command, or for `other` to have something to read, at most until `timeout` is over.
+    pub(crate) fn wait_beside(&self, other: BorrowedFd<'_>, timeout: Option<Duration>) {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        let mut ready = [PollFd::new(&self.bell, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
+        match poll(&mut ready, timeout.as_ref()) {
+            Ok(_) | Err(io::Errno::INTR) => {}
+            Err(error) => {
+                // Out of memory at the worst. Everything is looked at anyway, only not at once.
+                tracing::warn!(%error, "cannot wait for events");
+                std::thread::sleep(AGAIN);
+            }
+        }
     }
 }

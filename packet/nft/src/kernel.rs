@@ -152,6 +152,16 @@ impl Nft for Kernel {
         self.elements_of(table, set)
     }
 
+    fn visit_elements(
+        &mut self,
+        table: &Table,
+        set: &crate::Set,
+        begin: &mut dyn FnMut(),
+        each: &mut dyn FnMut(crate::Element),
+    ) -> Result<(), Error> {
+        self.visit(table, set, begin, each)
+    }
+
     fn tables(&mut self) -> Result<Vec<Table>, Error> {
         let mut tables = self
             .socket

@@ -221,6 +221,21 @@ pub trait Nft {
     /// The elements of one set, with what they have counted; an error (ENOENT) if there is no such set.
     fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>, Error>;
 
+    /// The same one by one, so that nobody holds all of them. `begin` is called before the first, and again when the
+    /// reading began anew because of a change meanwhile. An element may come twice, and another not at all, while the
+    /// kernel rehashes the set: whoever sees one twice reads again.
+    fn visit_elements(
+        &mut self,
+        table: &Table,
+        set: &Set,
+        begin: &mut dyn FnMut(),
+        each: &mut dyn FnMut(Element),
+    ) -> Result<(), Error> {
+        begin();
+        self.elements(table, set)?.into_iter().for_each(each);
+        Ok(())
+    }
+
     /// The tables there are, of all families, ours and others'.
     fn tables(&mut self) -> Result<Vec<Table>, Error>;
 

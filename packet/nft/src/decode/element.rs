@@ -17,6 +17,13 @@ pub(crate) struct Raw {
     after_interval: bool,
 }
 
+impl Raw {
+    /// What it is in sets where elements are whole.
+    pub(crate) fn into_element(self) -> Element {
+        self.element
+    }
+}
+
 /// Reads one element of `set`. `None` for the catch-all element, which has no key.
 pub(crate) fn element(attribute: Attribute<'_>, set: &Set) -> Result<Option<Raw>, Error> {
     let attributes = attribute.nested();

@@ -94,6 +94,49 @@ impl Kernel {
         Err(Error::Unstable { table: table.to_string(), attempts: ATTEMPTS })
     }
 
+    /// All elements of a set, one by one as they are received; those of interval sets over one field, which come in
+    /// halves, when all are there.
+    pub(super) fn visit(
+        &self,
+        table: &Table,
+        set: &Set,
+        begin: &mut dyn FnMut(),
+        each: &mut dyn FnMut(Element),
+    ) -> Result<(), Error> {
+        if set.interval && !set.is_concatenated() {
+            begin();
+            self.elements_of(table, set)?.into_iter().for_each(each);
+            return Ok(());
+        }
+        let begin = std::cell::RefCell::new(begin);
+        let error = self
+            .socket
+            .dump(
+                Kind::GetElement.message(),
+                |to| {
+                    to.raw(&encode::fixed(table.family));
+                    to.str0(a::list::TABLE, &table.name);
+                    to.str0(a::list::SET, &set.name);
+                },
+                || {
+                    (begin.borrow_mut())();
+                    None
+                },
+                |error: &mut Option<Error>, message| {
+                    let Some(elements) = message.attributes(wire::FIXED).find(a::list::ELEMENTS) else { return };
+                    for element in elements.nested() {
+                        match decode::element(element, set) {
+                            Ok(Some(raw)) => each(raw.into_element()),
+                            Ok(None) => {}
+                            Err(malformed) => *error = error.take().or(Some(malformed)),
+                        }
+                    }
+                },
+            )
+            .map_err(socket)?;
+        error.map_or(Ok(()), Err)
+    }
+
     fn elements_once(&self, table: &Table, set: &Set) -> Result<Vec<Element>, Error> {
         let raw = self.collect(
             Kind::GetElement,
