@@ -15,6 +15,7 @@ mod describe;
 mod element;
 mod encode;
 mod error;
+pub mod evaluate;
 mod expr;
 mod fake;
 mod kernel;
