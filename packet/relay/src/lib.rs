@@ -1,4 +1,4 @@
-//! Userspace forwarding where the kernel cannot: the loopback.
+//! Userspace forwarding where the kernel cannot: the loopback, and Services without privileges.
 //!
 //! What a process of this machine sends to `127.0.0.1:PORT` cannot be rewritten to an instance without
 //! `route_localnet`, which opens the machine's own services to its neighbours (CVE-2020-8558), and `[::1]:PORT` not at
@@ -13,13 +13,17 @@
 //!   killed are brought back by [`quiet`].
 //!
 //! The instance sees this machine as its client: the address of a loopback means nothing to it.
+//!
+//! [`service`] is the user-space proxy: Services on sockets of their own, for machines without privileges.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod filter;
 mod held;
 mod relay;
+pub mod service;
 mod tcp;
 mod udp;
 
 pub use held::quiet;
 pub use relay::{Limits, Relay, RelayError, RelayStats, Targets};
+pub use service::{LocalNodePort, LocalNodePorts};

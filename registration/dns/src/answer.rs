@@ -18,7 +18,10 @@ use hickory_proto::{
 use portolan_model::{Instance, Protocol, State};
 use rand::{Rng, seq::SliceRandom};
 
-use crate::zone::{Asked, Part, Place, Zone};
+use crate::{
+    services::ServiceNames,
+    zone::{Asked, Part, Place, Zone},
+};
 
 /// Weight of a copy that passes. Constant, so that one copy's coming and going does not change the others' records.
 const PASSING: u16 = 100;
@@ -27,7 +30,7 @@ const PASSING: u16 = 100;
 const WARNING: u16 = 10;
 
 /// How long "no such name" and "no such record" may be kept, in seconds.
-const NEGATIVE: u32 = 1;
+pub(crate) const NEGATIVE: u32 = 1;
 
 /// The catalog as DNS sees it: one moment of it.
 pub trait View {
@@ -37,6 +40,10 @@ pub trait View {
     fn instance(&self, name: &str) -> Option<&Arc<Instance>>;
     /// All copies of the service, in whatever state; empty when there is no such service.
     fn copies(&self, service: &str) -> &[Arc<Instance>];
+    /// The Services that have names of their own ([`crate::services`]); `None` where there can be none.
+    fn services(&self) -> Option<&ServiceNames> {
+        None
+    }
 }
 
 /// The sections of a response, before it is known how much of them fits.
@@ -52,6 +59,8 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// There were more records than `most`.
     pub cut: bool,
+    /// The answers end with an alias of this name, which is outside the zone.
+    pub leads_to: Option<Name>,
 }
 
 /// Answers `name` and `kind`; `None` when the name is not in the zone.
@@ -67,23 +76,25 @@ pub fn answer(
     rng: &mut impl Rng,
 ) -> Option<Answer> {
     let asked = zone.asked(name)?;
-    let mut question = Question { zone, view, asked: &asked, name, kind, most, rng };
+    let mut question = Question { zone, view, asked: &asked, name, kind, most, rng, aliases: 0 };
     Some(question.answer())
 }
 
 /// One question with all it takes to answer it.
-struct Question<'a, V, R> {
-    zone: &'a Zone,
-    view: &'a V,
-    asked: &'a Asked,
-    name: &'a Name,
-    kind: RecordType,
-    most: usize,
-    rng: &'a mut R,
+pub(crate) struct Question<'a, V, R> {
+    pub(crate) zone: &'a Zone,
+    pub(crate) view: &'a V,
+    pub(crate) asked: &'a Asked,
+    pub(crate) name: &'a Name,
+    pub(crate) kind: RecordType,
+    pub(crate) most: usize,
+    pub(crate) rng: &'a mut R,
+    /// How many aliases led here.
+    pub(crate) aliases: usize,
 }
 
 impl<'a, V: View, R: Rng> Question<'a, V, R> {
-    fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let (copies, part) = match self.asked.place() {
             Place::Apex => return self.apex(),
             Place::Server => return self.addresses(self.zone.servers().to_vec(), NEGATIVE),
@@ -93,6 +104,9 @@ impl<'a, V: View, R: Rng> Question<'a, V, R> {
             },
             Place::Short(name, part) => (self.by_short_name(name), part),
             Place::Long(name, part) => (self.view.instance(name).map_or(&[][..], slice::from_ref), part),
+            Place::Namespace(namespace) => return self.namespace(namespace),
+            Place::Service(namespace, name, part) => return self.service(namespace, name, part),
+            Place::Endpoint(namespace, name, host) => return self.endpoint(namespace, name, host),
             Place::Nothing => (&[][..], Part::Whole),
         };
         let exists = copies.iter().any(|copy| match part {
@@ -149,7 +163,7 @@ impl<'a, V: View, R: Rng> Question<'a, V, R> {
     }
 
     /// The addresses of the family that is asked for, each once.
-    fn addresses(&mut self, mut addresses: Vec<IpAddr>, negative: u32) -> Answer {
+    pub(crate) fn addresses(&mut self, mut addresses: Vec<IpAddr>, negative: u32) -> Answer {
         addresses.retain(|ip| match self.kind {
             RecordType::A => ip.is_ipv4(),
             RecordType::AAAA => ip.is_ipv6(),
@@ -215,7 +229,7 @@ impl<'a, V: View, R: Rng> Question<'a, V, R> {
             [only] => only.key.name == copy.key.name,
             _ => false,
         };
-        let reserved = matches!(name, "dns" | "instance");
+        let reserved = matches!(name, "dns" | "instance" | "svc");
         let parent = if alone && !reserved {
             self.asked.origin.clone()
         } else {
@@ -224,7 +238,7 @@ impl<'a, V: View, R: Rng> Question<'a, V, R> {
         parent.prepend_label(name).ok()
     }
 
-    fn nothing(&self, code: ResponseCode, minimum: u32) -> Answer {
+    pub(crate) fn nothing(&self, code: ResponseCode, minimum: u32) -> Answer {
         // RFC 2308 section 3: the record's own time to live is the minimum too, as some resolvers look there.
         let soa = self.zone.soa(&self.asked.origin, self.view.index(), minimum, minimum);
         Answer { code, authority: vec![soa], ..found() }
@@ -237,18 +251,19 @@ fn has(instance: &Instance, port: &str, protocol: Protocol) -> bool {
 }
 
 /// An answer without records yet.
-const fn found() -> Answer {
+pub(crate) const fn found() -> Answer {
     Answer {
         code: ResponseCode::NoError,
         answers: Vec::new(),
         authority: Vec::new(),
         additional: Vec::new(),
         cut: false,
+        leads_to: None,
     }
 }
 
 /// The address record of the right family.
-fn address(name: Name, ttl: u32, ip: IpAddr) -> Record {
+pub(crate) fn address(name: Name, ttl: u32, ip: IpAddr) -> Record {
     let data = match ip {
         IpAddr::V4(v4) => RData::A(v4.into()),
         IpAddr::V6(v6) => RData::AAAA(v6.into()),

@@ -6,7 +6,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
+use hickory_proto::{
+    op::{Edns, Message, OpCode, ResponseCode},
+    rr::RData,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
@@ -79,12 +82,14 @@ impl Forwarder {
                     metadata.recursion_available = true;
                     metadata.authentic_data = message.metadata.authentic_data;
                     metadata.truncation = message.metadata.truncation;
+                    let answers = request.aliases.iter().cloned().chain(message.answers);
                     let answer = Answer {
                         code,
-                        answers: message.answers,
+                        answers: answers.collect(),
                         authority: message.authorities,
                         additional: message.additionals,
                         cut: false,
+                        leads_to: None,
                     };
                     return (request.write(metadata, &answer), code);
                 }
@@ -107,7 +112,11 @@ async fn ask(server: SocketAddr, request: &Request) -> Result<Message, ForwardEr
     question.metadata.recursion_desired = request.metadata.recursion_desired;
     question.metadata.checking_disabled = request.metadata.checking_disabled;
     question.metadata.authentic_data = request.metadata.authentic_data;
-    question.add_query(request.query.clone());
+    let mut query = request.query.clone();
+    if let Some(RData::CNAME(alias)) = request.aliases.last().map(|alias| &alias.data) {
+        query.set_name(alias.0.clone());
+    }
+    question.add_query(query);
     let mut edns = Edns::new();
     edns.set_max_payload(UDP_PAYLOAD);
     edns.set_dnssec_ok(request.dnssec_ok());

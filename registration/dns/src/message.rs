@@ -33,6 +33,8 @@ pub(crate) enum Transport {
 pub(crate) struct Request {
     pub(crate) metadata: Metadata,
     pub(crate) query: Query,
+    /// Aliases that we have followed ourselves: the last one's target is what is left to be asked of others.
+    pub(crate) aliases: Vec<Record>,
     /// The EDNS of the asker, when it speaks it.
     edns: Option<Spoken>,
     transport: Transport,
@@ -81,7 +83,13 @@ pub(crate) fn read(packet: &[u8], transport: Transport) -> Received {
         version: edns.version(),
         dnssec_ok: edns.flags().dnssec_ok,
     });
-    Received::Request(Box::new(Request { metadata: message.metadata, query, edns, transport }))
+    Received::Request(Box::new(Request {
+        metadata: message.metadata,
+        query,
+        aliases: Vec::new(),
+        edns,
+        transport,
+    }))
 }
 
 impl Request {
@@ -123,6 +131,7 @@ impl Request {
             authority: Vec::new(),
             additional: Vec::new(),
             cut: false,
+            leads_to: None,
         };
         self.write(metadata, &answer)
     }

@@ -51,7 +51,7 @@ pub(crate) enum Response {
 impl<C: Catalog> Responder<C> {
     /// Decides, and answers what can be answered without waiting.
     pub(crate) fn respond(&self, packet: &[u8], client: IpAddr, transport: Transport) -> Response {
-        let request = match read(packet, transport) {
+        let mut request = match read(packet, transport) {
             Received::Noise => return Response::Silence,
             Received::Refused(bytes, code) => {
                 self.count(code);
@@ -60,35 +60,44 @@ impl<C: Catalog> Responder<C> {
             Received::Request(request) => request,
         };
         let forwards = self.forwards_for(client);
-        let refuse = |code| {
+        let refuse = |request: &Request, code| {
             let mut metadata = request.reply(code);
             metadata.recursion_available = forwards;
             self.count(code);
             Response::Now(request.refuse(metadata))
         };
         if request.has_unknown_edns() {
-            return refuse(ResponseCode::BADVERS);
+            return refuse(&request, ResponseCode::BADVERS);
         }
         let kind = request.query.query_type();
         if !matches!(request.query.query_class(), DNSClass::IN | DNSClass::ANY)
             || matches!(kind, RecordType::AXFR | RecordType::IXFR)
         {
-            return refuse(ResponseCode::Refused);
+            return refuse(&request, ResponseCode::Refused);
         }
         if self.zone.asked(request.query.name()).is_none() {
             if !forwards {
-                return refuse(ResponseCode::Refused);
+                return refuse(&request, ResponseCode::Refused);
             }
             return match self.forwarder.permit() {
                 Some(permit) => Response::Forward(request, permit),
-                None => refuse(ResponseCode::ServFail),
+                None => refuse(&request, ResponseCode::ServFail),
             };
         }
-        let Some(view) = self.catalog.now() else { return refuse(ResponseCode::ServFail) };
+        let Some(view) = self.catalog.now() else { return refuse(&request, ResponseCode::ServFail) };
         let most = request.most_records();
         let answer = answer(&self.zone, &view, request.query.name(), kind, most, &mut rand::rng());
         // `None` is a name outside the zone, which was seen above.
-        let Some(answer) = answer else { return refuse(ResponseCode::Refused) };
+        let Some(answer) = answer else { return refuse(&request, ResponseCode::Refused) };
+        // Whom nobody else resolves names for is told where the alias leads to; all others find out by themselves.
+        if answer.leads_to.is_some()
+            && forwards
+            && request.metadata.recursion_desired
+            && let Some(permit) = self.forwarder.permit()
+        {
+            request.aliases = answer.answers;
+            return Response::Forward(request, permit);
+        }
         let mut metadata = request.reply(answer.code);
         metadata.authoritative = true;
         metadata.recursion_available = forwards;

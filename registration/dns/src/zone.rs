@@ -6,6 +6,7 @@
 //! | `INSTANCE.Z` | one instance, when no service has that name |
 //! | `INSTANCE.instance.Z` | one instance, always |
 //! | `_PORT._PROTOCOL.` before any of these | the instances which have such a port |
+//! | `SERVICE.NAMESPACE.svc.Z` | a Service, as in Kubernetes ([`crate::services`]) |
 //! | `ns.dns.Z` | the name server |
 //!
 //! The long form of an instance's name exists because a service and an instance may share a name (one copy is often
@@ -148,7 +149,13 @@ pub(crate) enum Place<'a> {
     Short(&'a str, Part<'a>),
     /// An instance by its long name.
     Long(&'a str, Part<'a>),
-    /// `dns` or `instance`: names exist below it, so it exists too (RFC 8020), even where no service has that name.
+    /// `NAMESPACE.svc`: of Services.
+    Namespace(&'a str),
+    /// `SERVICE` of a namespace, the latter first.
+    Service(&'a str, &'a str, Part<'a>),
+    /// One endpoint of a Service: namespace, Service and its own label.
+    Endpoint(&'a str, &'a str, &'a str),
+    /// `dns`, `instance` or `svc`: names exist below it, so it exists too (RFC 8020), even where no service has that name.
     Above(&'a str),
     /// Nothing that can exist.
     Nothing,
@@ -172,7 +179,12 @@ impl Asked {
         match labels.as_slice() {
             [] => Place::Apex,
             ["ns", "dns"] => Place::Server,
-            [label @ ("dns" | "instance")] => Place::Above(label),
+            [label @ ("dns" | "instance" | "svc")] => Place::Above(label),
+            [namespace, "svc"] if !namespace.starts_with('_') => Place::Namespace(namespace),
+            [before @ .., name, namespace, "svc"] if !namespace.starts_with('_') => match before {
+                [host] if !host.starts_with('_') => Place::Endpoint(namespace, name, host),
+                before => part(before).map_or(Place::Nothing, |part| Place::Service(namespace, name, part)),
+            },
             [before @ .., name, "instance"] if !name.starts_with('_') => {
                 part(before).map_or(Place::Nothing, |part| Place::Long(name, part))
             }
@@ -228,6 +240,13 @@ mod tests {
         place("_http._icmp.web.portolan.internal.", Place::Nothing);
         place("http._tcp.web.portolan.internal.", Place::Nothing);
         place("a.b.portolan.internal.", Place::Nothing);
+        place("svc.portolan.internal.", Place::Above("svc"));
+        place("_http._tcp.svc.portolan.internal.", Place::Short("svc", Part::Port("http", Tcp)));
+        place("default.svc.portolan.internal.", Place::Namespace("default"));
+        place("Web.default.svc.portolan.internal.", Place::Service("default", "web", Part::Whole));
+        place("_h._udp.web.x.svc.portolan.internal.", Place::Service("x", "web", Part::Port("h", Udp)));
+        place("10-0-0-1.web.x.svc.portolan.internal.", Place::Endpoint("x", "web", "10-0-0-1"));
+        place("a.b.web.x.svc.portolan.internal.", Place::Nothing);
         assert!(zone.asked(&Name::from_ascii("internal.").unwrap()).is_none());
         assert!(zone.asked(&Name::from_ascii("xportolan.internal.").unwrap()).is_none());
     }
