@@ -161,6 +161,12 @@ fn wish(
 ) -> Result<Wish, Failure> {
     let wrong = |message: String| Failure::new(code::CONFIG, "input", message);
     let netns = request.netns.as_deref().ok_or_else(|| wrong("ADD has no CNI_NETNS".to_owned()))?;
+    if request.addresses.is_empty() {
+        let interface = &request.attachment.interface;
+        return Err(wrong(format!(
+            "prevResult has no address for {interface}: there is nothing to map ports to"
+        )));
+    }
     let of = |v4: bool| request.addresses.iter().find(|net| net.addr().is_ipv4() == v4).map(IpNet::addr);
     let asked = asked.map(|wanted| wanted.requests.as_slice()).unwrap_or_default();
     Ok(Wish {

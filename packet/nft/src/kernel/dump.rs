@@ -15,7 +15,7 @@ const ATTEMPTS: u32 = 10;
 
 impl Kernel {
     pub(super) fn dump_table(&mut self, table: &Table, elements: bool) -> Result<Option<Ruleset>, Error> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let before = self.generation()?;
             let ruleset = self.dump_once(table, elements);
             if self.generation()? == before {
@@ -23,6 +23,9 @@ impl Kernel {
             }
             // What was read is of two moments, and so is an error such as a set that has gone meanwhile.
             tracing::debug!(%table, "the table changed while it was read; reading again");
+            // Any table counts, also those of others: somebody who writes rule by rule, as iptables does in a loop, is
+            // done in a while. All waits together are one second.
+            std::thread::sleep(Duration::from_millis(1 << attempt));
         }
         Err(Error::Unstable { table: table.to_string(), attempts: ATTEMPTS })
     }
