@@ -31,7 +31,7 @@ impl Version {
     }
 
     /// The family that `nat` expressions name, in a table of both.
-    pub(crate) const fn family(self) -> Family {
+    pub const fn family(self) -> Family {
         match self {
             Self::V4 => Family::Ip,
             Self::V6 => Family::Ip6,
@@ -39,7 +39,7 @@ impl Version {
     }
 
     /// The type of its addresses in sets.
-    pub(crate) const fn address(self) -> DataType {
+    pub const fn address(self) -> DataType {
         match self {
             Self::V4 => DataType::Ipv4Addr,
             Self::V6 => DataType::Ipv6Addr,
@@ -47,7 +47,7 @@ impl Version {
     }
 
     /// Bytes of its addresses.
-    pub(crate) const fn bytes(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Self::V4 => 4,
             Self::V6 => 16,
@@ -55,7 +55,7 @@ impl Version {
     }
 
     /// `ip saddr`.
-    pub(crate) const fn source(self) -> Selector {
+    pub const fn source(self) -> Selector {
         match self {
             Self::V4 => Selector::IpSource,
             Self::V6 => Selector::Ip6Source,
@@ -63,7 +63,7 @@ impl Version {
     }
 
     /// `ip daddr`.
-    pub(crate) const fn destination(self) -> Selector {
+    pub const fn destination(self) -> Selector {
         match self {
             Self::V4 => Selector::IpDestination,
             Self::V6 => Selector::Ip6Destination,
@@ -71,7 +71,7 @@ impl Version {
     }
 
     /// `ct original ip daddr`: the address that the client used, before it was rewritten.
-    pub(crate) const fn original_destination(self) -> Selector {
+    pub const fn original_destination(self) -> Selector {
         let key = match self {
             Self::V4 => CtKey::DestinationIpv4,
             Self::V6 => CtKey::DestinationIpv6,
@@ -80,7 +80,7 @@ impl Version {
     }
 
     /// `meta nfproto`, without which a rule in a table of both versions would read the wrong bytes.
-    pub(crate) fn guard(self) -> Vec<Expression> {
+    pub fn guard(self) -> Vec<Expression> {
         match self {
             Self::V4 => matches::ipv4(),
             Self::V6 => matches::ipv6(),

@@ -1,0 +1,637 @@
+//! The Services, their endpoints, and what each change of them means for the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use portolan_model::{Endpoint, EndpointSlice, ObjectName, Protocol, Service};
+use portolan_nft::{Data, Element, Table};
+use portolan_plan::Version;
+
+use crate::{
+    Changes, Front, Gone, Identity, List, Problem, Selection, ServicesConfig, ServicesError, SetId, Target,
+    changes::{self, Piece},
+    claims::{Claim, Claimed, Rank, Registry},
+    drain,
+    roster::{self, Roster},
+    select::Asked,
+    slices::{Here, Names, Slice},
+    sources::Ranges,
+    unit::{self, Known, Part, Shared, Sink, Unit, UnitId},
+};
+
+/// A Service with its slices; either may be there without the other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) service: Option<Service>,
+    /// By name.
+    pub(crate) slices: BTreeMap<Box<str>, Slice>,
+    /// What its units are known by.
+    identities: Vec<(Claimed, Claim)>,
+    /// All other frontends of those units that are known.
+    fronts: Vec<(Claimed, Claim)>,
+    /// By id.
+    pub(crate) units: Vec<Unit>,
+}
+
+/// The Services, and the elements that follow from them.
+///
+/// Which elements there are depends on the objects alone, not on the order in which they came: after any history the
+/// sum of all [`Changes`] is [`Services::ruleset`] of the objects that are left.
+#[derive(Clone, Debug)]
+pub struct Services {
+    pub(crate) config: ServicesConfig,
+    pub(crate) names: Names,
+    pub(crate) entries: BTreeMap<Arc<ObjectName>, Entry>,
+    /// Which Service each slice belongs to.
+    slices: HashMap<ObjectName, Arc<ObjectName>>,
+    pub(crate) registry: Registry,
+    pub(crate) shared: BTreeMap<Shared, u32>,
+    ranges: HashMap<(Version, u64), Ranges>,
+}
+
+impl Services {
+    /// No Service yet.
+    ///
+    /// # Errors
+    /// When the configuration cannot be made into rules.
+    pub fn new(config: ServicesConfig) -> Result<Self, ServicesError> {
+        config.validate()?;
+        Ok(Self {
+            config,
+            names: Names::default(),
+            entries: BTreeMap::new(),
+            slices: HashMap::new(),
+            registry: Registry::default(),
+            shared: BTreeMap::new(),
+            ranges: HashMap::new(),
+        })
+    }
+
+    /// With all of these, without planning how to get there.
+    ///
+    /// # Errors
+    /// When the configuration cannot be made into rules.
+    pub fn load(
+        config: ServicesConfig,
+        services: impl IntoIterator<Item = Service>,
+        slices: impl IntoIterator<Item = EndpointSlice>,
+    ) -> Result<Self, ServicesError> {
+        let mut all = Self::new(config)?;
+        for slice in slices {
+            all.keep_slice(slice);
+        }
+        for service in services {
+            let name = service.name.clone();
+            all.entry(&name).service = Some(service);
+        }
+        all.recompile();
+        Ok(all)
+    }
+
+    /// What it was made with.
+    pub const fn config(&self) -> &ServicesConfig {
+        &self.config
+    }
+
+    /// The table, as it is named and described in the kernel.
+    pub fn table(&self) -> Table {
+        changes::table(&self.config)
+    }
+
+    /// How many Services there are.
+    pub fn len(&self) -> usize {
+        self.entries.values().filter(|entry| entry.service.is_some()).count()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The Services by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.entries.values().filter_map(|entry| entry.service.as_ref())
+    }
+
+    /// The Service with this name.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.entries.get(name)?.service.as_ref()
+    }
+
+    /// Takes a Service, or what it is now. What cannot be served is in [`Services::problems`].
+    pub fn set_service(&mut self, service: Service) -> Changes {
+        let name = service.name.clone();
+        self.entry(&name).service = Some(service);
+        self.service_changed(&name)
+    }
+
+    /// Forgets a Service. Its slices may stay; they mean nothing without it.
+    pub fn remove_service(&mut self, name: &ObjectName) -> Changes {
+        let Some(entry) = self.entries.get_mut(name) else { return Changes::none() };
+        entry.service = None;
+        let changes = self.service_changed(name);
+        self.forget_if_empty(name);
+        changes
+    }
+
+    /// Takes a slice, or what it is now.
+    pub fn set_slice(&mut self, slice: EndpointSlice) -> Changes {
+        let mut changes = match self.slices.get(&slice.name) {
+            // It belongs to another Service now: rare, but possible.
+            Some(owner) if **owner != slice.service => self.remove_slice(&slice.name.clone()),
+            _ => Changes::none(),
+        };
+        let service = self.keep_slice(slice);
+        self.compile(&service, Some(&mut changes));
+        changes
+    }
+
+    /// Forgets a slice.
+    pub fn remove_slice(&mut self, name: &ObjectName) -> Changes {
+        let Some(owner) = self.slices.remove(name) else { return Changes::none() };
+        if let Some(entry) = self.entries.get_mut(&*owner) {
+            entry.slices.remove(name.name.as_str());
+        }
+        let mut changes = Changes::none();
+        self.compile(&owner, Some(&mut changes));
+        self.forget_if_empty(&owner);
+        changes
+    }
+
+    /// The same Services with another configuration. The difference is found by comparing [`Services::ruleset`].
+    ///
+    /// # Errors
+    /// When the configuration cannot be made into rules; then nothing changed.
+    pub fn reconfigure(&mut self, config: ServicesConfig) -> Result<(), ServicesError> {
+        config.validate()?;
+        self.config = config;
+        self.recompile();
+        Ok(())
+    }
+
+    /// What is wrong, by Service.
+    pub fn problems(&self) -> Vec<(&ObjectName, Problem)> {
+        let mut problems: Vec<_> =
+            self.entries.iter().flat_map(|(name, entry)| self.problems_of(name, entry)).collect();
+        problems.sort();
+        problems.dedup();
+        problems
+    }
+
+    fn problems_of<'a>(&self, name: &'a ObjectName, entry: &Entry) -> Vec<(&'a ObjectName, Problem)> {
+        let mut problems = Vec::new();
+        for (claimed, claim) in entry.identities.iter().chain(&entry.fronts) {
+            let front = match *claimed {
+                Claimed::Front(front) => front,
+                Claimed::Wide(address) => Front::Address(address),
+            };
+            if let Some(winner) = self.registry.winner(*claimed)
+                && !self.registry.has(*claimed, claim)
+                && *winner.service != *name
+            {
+                problems.push((name, Problem::Taken { front, by: (*winner.service).clone() }));
+            }
+        }
+        let Some(service) = &entry.service else { return problems };
+        for unit in &entry.units {
+            let selection = self.selection(service, entry, unit.id);
+            let count = selection.list(List::Cluster).count();
+            if count > roster::ENDPOINTS {
+                problems.push((name, Problem::Endpoints { count }));
+            }
+            if !service.options.weights.is_empty() {
+                let weights = selection.list(List::Cluster).map(|one| one.weight);
+                problems.extend(roster::too_many(weights).map(|total| (name, Problem::Weights { total })));
+            }
+        }
+        problems
+    }
+
+    /// How many different addresses of ready endpoints of this Service are on this node: what a load balancer is told.
+    pub fn local_ready(&self, name: &ObjectName) -> usize {
+        let Some(entry) = self.entries.get(name) else { return 0 };
+        let here = Here::new(&self.config, &self.names);
+        let endpoints = entry.slices.values().flat_map(|slice| &slice.endpoints);
+        let ready = endpoints.filter(|one| one.ready && here.is_local(one)).map(|one| one.address);
+        ready.collect::<BTreeSet<IpAddr>>().len()
+    }
+
+    fn entry(&mut self, name: &ObjectName) -> &mut Entry {
+        if !self.entries.contains_key(name) {
+            self.entries.insert(Arc::new(name.clone()), Entry::default());
+        }
+        self.entries.get_mut(name).unwrap_or_else(|| unreachable!("it was inserted"))
+    }
+
+    fn shared_name(&self, name: &ObjectName) -> Arc<ObjectName> {
+        let known = self.entries.get_key_value(name).map(|(known, _)| known.clone());
+        known.unwrap_or_else(|| Arc::new(name.clone()))
+    }
+
+    fn keep_slice(&mut self, slice: EndpointSlice) -> Arc<ObjectName> {
+        let (name, service) = (slice.name.clone(), slice.service.clone());
+        let slice = Slice::new(slice, &mut self.names);
+        self.entry(&service).slices.insert(name.name.as_str().into(), slice);
+        let service = self.shared_name(&service);
+        self.slices.insert(name, service.clone());
+        service
+    }
+
+    fn forget_if_empty(&mut self, name: &ObjectName) {
+        if self.entries.get(name).is_some_and(|entry| entry.service.is_none() && entry.slices.is_empty()) {
+            self.entries.remove(name);
+        }
+    }
+
+    /// Everything anew.
+    fn recompile(&mut self) {
+        self.registry = Registry::default();
+        self.shared.clear();
+        self.ranges.clear();
+        let names: Vec<_> = self.entries.keys().cloned().collect();
+        for entry in self.entries.values_mut() {
+            *entry = Entry {
+                service: entry.service.take(),
+                slices: std::mem::take(&mut entry.slices),
+                ..Entry::default()
+            };
+        }
+        // First who they are, then what else they want, since that depends on who is known.
+        for name in &names {
+            self.claim_identities(name);
+        }
+        for name in &names {
+            self.claim_fronts(name);
+        }
+        for name in &names {
+            self.compile(name, None);
+        }
+    }
+
+    /// The Service itself changed: claims, and then all whose claims win or lose by that.
+    fn service_changed(&mut self, name: &ObjectName) -> Changes {
+        let name = self.shared_name(name);
+        let mut affected = self.claim_identities(&name);
+        affected.insert(name);
+        let mut todo = affected.clone();
+        while let Some(next) = todo.pop_first() {
+            for other in self.claim_fronts(&next) {
+                if affected.insert(other.clone()) {
+                    todo.insert(other);
+                }
+            }
+        }
+        let mut changes = Changes::none();
+        for name in affected {
+            self.compile(&name, Some(&mut changes));
+        }
+        changes
+    }
+
+    /// Claims what the units of a Service are known by. Gives the Services that this changes something for.
+    fn claim_identities(&mut self, name: &Arc<ObjectName>) -> BTreeSet<Arc<ObjectName>> {
+        let Some(entry) = self.entries.get(name) else { return BTreeSet::new() };
+        let wanted: Vec<(Claimed, Claim)> = entry.service.as_ref().map_or_else(Vec::new, |service| {
+            let claim =
+                |id, claimed| (claimed, Claim { rank: Rank::Cluster, service: name.clone(), unit: id });
+            unit_ids(service).into_iter().map(|(id, known)| claim(id, claimed(known))).collect()
+        });
+        self.exchange_claims(name, wanted, |entry| &mut entry.identities)
+    }
+
+    /// Claims all other frontends of those units that are known.
+    fn claim_fronts(&mut self, name: &Arc<ObjectName>) -> BTreeSet<Arc<ObjectName>> {
+        let Some(entry) = self.entries.get(name) else { return BTreeSet::new() };
+        let mut wanted = Vec::new();
+        if let Some(service) = &entry.service {
+            for (known, claim) in
+                entry.identities.iter().filter(|(what, claim)| self.registry.has(*what, claim))
+            {
+                let fronts = unit::fronts(service, claim.unit).into_iter();
+                let others = fronts.filter(|(front, _)| Claimed::Front(*front) != *known);
+                wanted.extend(
+                    others.map(|(front, rank)| (Claimed::Front(front), Claim { rank, ..claim.clone() })),
+                );
+            }
+        }
+        self.exchange_claims(name, wanted, |entry| &mut entry.fronts)
+    }
+
+    fn exchange_claims(
+        &mut self,
+        name: &Arc<ObjectName>,
+        wanted: Vec<(Claimed, Claim)>,
+        field: fn(&mut Entry) -> &mut Vec<(Claimed, Claim)>,
+    ) -> BTreeSet<Arc<ObjectName>> {
+        let Some(entry) = self.entries.get_mut(name) else { return BTreeSet::new() };
+        let before = std::mem::replace(field(entry), wanted.clone());
+        let mut affected = BTreeSet::new();
+        for (what, claim) in before.iter().filter(|one| !wanted.contains(one)) {
+            affected.extend(self.registry.remove(*what, claim));
+        }
+        for (what, claim) in wanted.into_iter().filter(|one| !before.contains(one)) {
+            affected.extend(self.registry.add(what, claim));
+        }
+        affected
+    }
+
+    /// Compiles a Service anew. The changes are those from what it was.
+    fn compile(&mut self, name: &Arc<ObjectName>, mut changes: Option<&mut Changes>) {
+        let Some(entry) = self.entries.get(name) else { return };
+        let mut units = Vec::new();
+        if let Some(service) = &entry.service {
+            let known = entry.identities.iter().filter(|(what, claim)| self.registry.has(*what, claim));
+            let ids: Vec<UnitId> = known.map(|(_, claim)| claim.unit).collect();
+            let mut ranges = Vec::new();
+            for id in ids {
+                let before = entry.units.iter().find(|unit| unit.id == id);
+                units.extend(self.unit(name, service, entry, id, before, &mut ranges));
+            }
+            for (version, one) in ranges {
+                self.ranges.entry((version, one.number())).or_insert(one);
+            }
+        }
+        let drain =
+            self.entries.get(name).and_then(|entry| entry.service.as_ref()).and_then(|one| one.options.drain);
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let before = std::mem::replace(&mut entry.units, units.clone());
+        if let Some(changes) = changes.as_deref_mut() {
+            changes.of_service(name);
+        }
+        let ids: BTreeSet<UnitId> = before.iter().chain(&units).map(|unit| unit.id).collect();
+        for id in ids {
+            let find = |units: &'_ [Unit]| units.iter().position(|unit| unit.id == id);
+            let (old, new) = (find(&before).map(|at| &before[at]), find(&units).map(|at| &units[at]));
+            if old == new {
+                continue;
+            }
+            self.exchange_uses(old, new, changes.as_deref_mut());
+            if let Some(changes) = changes.as_deref_mut() {
+                self.exchange_elements(old, new, changes);
+                touch(old, new, changes);
+                drained(name, old, new, drain, changes);
+            }
+        }
+    }
+
+    /// One unit of a Service that is known.
+    fn unit(
+        &self,
+        name: &Arc<ObjectName>,
+        service: &Service,
+        entry: &Entry,
+        id: UnitId,
+        before: Option<&Unit>,
+        ranges: &mut Vec<(Version, Ranges)>,
+    ) -> Option<Unit> {
+        let (_, known) = unit_ids(service).into_iter().find(|(other, _)| *other == id)?;
+        let selection = self.selection(service, entry, id);
+        let list = |list: List| {
+            Roster::new(service.options.balance, selection.list(list), before.map(|unit| unit.list(list)))
+        };
+        let (cluster, local) = (list(List::Cluster), list(List::Local));
+        let mut here: Vec<IpAddr> = selection
+            .candidates()
+            .iter()
+            .filter(|one| one.local && List::ALL.iter().any(|list| selection.standing(*list, one).is_in()))
+            .map(|one| one.target.address)
+            .collect();
+        here.dedup();
+        let held = |(front, rank)| {
+            let claim = Claim { rank, service: name.clone(), unit: id };
+            if !self.registry.has(Claimed::Front(front), &claim) {
+                return None;
+            }
+            let (held, list) = unit::held(service, (front, rank), &self.config);
+            ranges.extend(list.map(|list| (id.version, list)));
+            Some(held)
+        };
+        let protocol = match known {
+            Known::By(identity) => Some(identity.protocol),
+            Known::Wide(_) => None,
+        };
+        let drains = service.options.drain.is_some() && protocol.is_none_or(|one| one == Protocol::Tcp);
+        Some(Unit {
+            id,
+            known,
+            protocol,
+            fronts: unit::fronts(service, id).into_iter().filter_map(held).collect(),
+            cluster,
+            local,
+            here: here.into(),
+            present: drains.then(|| selection.candidates().iter().map(|one| one.target).collect()),
+            has_endpoints: selection.has_endpoints(),
+            internal: service.internal_policy,
+            external: if service.is_externally_local() {
+                portolan_model::TrafficPolicy::Local
+            } else {
+                portolan_model::TrafficPolicy::Cluster
+            },
+            sticky: unit::sticky(service),
+            reject_without_local: service.options.reject_without_local,
+        })
+    }
+
+    /// The endpoints of a unit.
+    pub(crate) fn selection(&self, service: &Service, entry: &Entry, id: UnitId) -> Selection {
+        let here = Here::new(&self.config, &self.names);
+        let mut candidates = Vec::new();
+        for slice in entry.slices.values() {
+            match id.part {
+                Part::Port(place) => {
+                    let Some(port) = service.ports.get(usize::from(place)) else { continue };
+                    let of_port = slice.of_port(&port.name, port.protocol, id.version);
+                    candidates.extend(of_port.map(|(kept, number)| here.candidate(service, kept, number)));
+                }
+                Part::Wide => {
+                    let all = slice.of_version(id.version);
+                    candidates.extend(all.map(|kept| here.candidate(service, kept, 0)));
+                }
+            }
+        }
+        Selection::new(candidates, Asked::by(service))
+    }
+
+    fn exchange_uses(&mut self, old: Option<&Unit>, new: Option<&Unit>, mut changes: Option<&mut Changes>) {
+        let (gone, come) = (old.map(|unit| unit.uses(&self.config)), new.map(|unit| unit.uses(&self.config)));
+        for shared in come.into_iter().flatten() {
+            let count = self.shared.entry(shared).or_default();
+            *count += 1;
+            if let (1, Some(changes)) = (*count, changes.as_deref_mut()) {
+                self.shared_change(true, &shared, changes);
+            }
+        }
+        for shared in gone.into_iter().flatten() {
+            let Some(count) = self.shared.get_mut(&shared) else { continue };
+            *count -= 1;
+            if *count > 0 {
+                continue;
+            }
+            self.shared.remove(&shared);
+            if let Some(changes) = changes.as_deref_mut() {
+                self.shared_change(false, &shared, changes);
+            }
+            if let Shared::Piece(Piece::Allowed(version, number)) = shared {
+                self.ranges.remove(&(version, number));
+            }
+        }
+    }
+
+    fn shared_change(&self, add: bool, shared: &Shared, changes: &mut Changes) {
+        if let Shared::Piece(piece) = shared {
+            let (chains, sets) = self.piece(piece);
+            changes.piece(add, *piece, chains, sets);
+        }
+        for (set, element) in shared.elements() {
+            changes.element(add, set, element);
+        }
+    }
+
+    /// The chains and sets of a piece.
+    pub(crate) fn piece(
+        &self,
+        piece: &Piece,
+    ) -> (Vec<portolan_nft::FilledChain>, Vec<portolan_nft::FilledSet>) {
+        match piece {
+            Piece::Way(way) => (vec![way.chain(&self.config)], Vec::new()),
+            Piece::Allowed(version, number) => {
+                let Some(ranges) = self.ranges.get(&(*version, *number)) else { return Default::default() };
+                let (chain, set) = ranges.piece(*version, *number, &self.config);
+                (vec![chain], vec![set])
+            }
+            Piece::Drain => (drain::chains(), Vec::new()),
+        }
+    }
+
+    fn exchange_elements(&self, old: Option<&Unit>, new: Option<&Unit>, changes: &mut Changes) {
+        let same = old.zip(new).is_some_and(|(old, new)| old.known == new.known);
+        for list in List::ALL {
+            let slots = |unit: Option<&Unit>| {
+                unit.map(|unit| unit.list(list).slots().into_owned()).unwrap_or_default()
+            };
+            let (before, after) = (slots(old), slots(new));
+            for number in 0..before.len().max(after.len()) {
+                let (gone, come) = (before.get(number), after.get(number));
+                if same && gone == come {
+                    continue;
+                }
+                for (add, unit, target) in [(false, old, gone), (true, new, come)] {
+                    if let (Some(unit), Some(target)) = (unit, target) {
+                        changes.element(add, unit.backends(list), unit.backend(number, target));
+                    }
+                }
+            }
+        }
+        let collect = |unit: Option<&Unit>| {
+            let mut all: BTreeMap<(SetId, Data), Element> = BTreeMap::new();
+            if let Some(unit) = unit {
+                unit.others(
+                    &self.config,
+                    &mut Sink::all(&mut |set, element| {
+                        all.insert((set, element.key.clone()), element);
+                    }),
+                );
+            }
+            all
+        };
+        let (before, mut after) = (collect(old), collect(new));
+        for ((set, key), element) in before {
+            match after.remove(&(set, key)) {
+                Some(same) if same == element => {}
+                Some(other) => {
+                    changes.element(false, set, element);
+                    changes.element(true, set, other);
+                }
+                None => changes.element(false, set, element),
+            }
+        }
+        for ((set, _), element) in after {
+            changes.element(true, set, element);
+        }
+    }
+}
+
+const fn claimed(known: Known) -> Claimed {
+    match known {
+        Known::By(Identity { address, protocol, port }) => {
+            Claimed::Front(Front::Port { address, protocol, port })
+        }
+        Known::Wide(address) => Claimed::Wide(address),
+    }
+}
+
+/// The units that a Service has, if nobody else is known by the same.
+pub(crate) fn unit_ids(service: &Service) -> Vec<(UnitId, Known)> {
+    let mut units = Vec::new();
+    for version in Version::ALL {
+        let of_version = |address: &&IpAddr| Version::of(**address) == version;
+        let Some(&address) = service.cluster_addresses.iter().find(of_version) else { continue };
+        for (place, port) in (0..).zip(&service.ports) {
+            let identity = Identity { address, protocol: port.protocol, port: port.port };
+            units.push((UnitId { version, part: Part::Port(place) }, Known::By(identity)));
+        }
+        if service.options.whole_address || !service.options.spans.is_empty() {
+            units.push((UnitId { version, part: Part::Wide }, Known::Wide(address)));
+        }
+    }
+    units
+}
+
+/// UDP flows of this unit may lead elsewhere now.
+fn touch(old: Option<&Unit>, new: Option<&Unit>, changes: &mut Changes) {
+    for unit in [old, new].into_iter().flatten() {
+        if unit.protocol.is_none_or(|protocol| protocol == Protocol::Udp) {
+            for held in &unit.fronts {
+                changes.touched_mut().front(held.front);
+            }
+        }
+    }
+}
+
+/// Which endpoints of a Service that drains left, and which are back.
+fn drained(
+    name: &Arc<ObjectName>,
+    old: Option<&Unit>,
+    new: Option<&Unit>,
+    drain: Option<std::time::Duration>,
+    changes: &mut Changes,
+) {
+    let present = |unit: Option<&Unit>| -> BTreeSet<Target> {
+        unit.and_then(|unit| unit.present.as_deref()).unwrap_or_default().iter().copied().collect()
+    };
+    let (before, after) = (present(old), present(new));
+    let gone = |unit: &Unit, target: Target, after| Gone {
+        service: (**name).clone(),
+        fronts: unit.fronts.iter().map(|held| held.front).collect(),
+        target,
+        after,
+    };
+    // A Service that is gone itself, or drains no more, leaves its connections alone.
+    if let (Some(old), Some(after_this)) = (old, drain) {
+        for target in before.difference(&after) {
+            changes.left(gone(old, *target, after_this));
+        }
+    }
+    if let (Some(new), Some(after_this)) = (new, drain) {
+        for target in after.difference(&before) {
+            changes.returned(gone(new, *target, after_this));
+        }
+    }
+}
+
+/// An endpoint as it was given.
+pub(crate) fn endpoint(names: &Names, kept: &crate::slices::Kept) -> Endpoint {
+    Endpoint {
+        address: kept.address,
+        ready: kept.ready,
+        serving: kept.serving,
+        terminating: kept.terminating,
+        node: kept.node.map(|name| names.text(name).to_owned()),
+        zones: Vec::new(),
+        nodes: Vec::new(),
+        target: kept.target.as_deref().map(str::to_owned),
+    }
+}

@@ -1,0 +1,132 @@
+//! Slices as they are kept: without a string for each endpoint.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use portolan_model::{Endpoint, EndpointSlice, Protocol, Service, SlicePort};
+use portolan_plan::Version;
+
+use crate::{
+    ServicesConfig, Target,
+    select::{Candidate, Hint, weight},
+};
+
+/// The number of a name that many endpoints have in common: a node or a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Name(u32);
+
+/// Names of nodes and zones, each once. There are as many as nodes, so none is ever forgotten.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    by_text: HashMap<Arc<str>, Name>,
+    texts: Vec<Arc<str>>,
+}
+
+impl Names {
+    pub(crate) fn number(&mut self, text: &str) -> Name {
+        if let Some(name) = self.by_text.get(text) {
+            return *name;
+        }
+        let name = Name(u32::try_from(self.texts.len()).unwrap_or(u32::MAX));
+        let text: Arc<str> = text.into();
+        self.texts.push(text.clone());
+        self.by_text.insert(text, name);
+        name
+    }
+
+    pub(crate) fn find(&self, text: &str) -> Option<Name> {
+        self.by_text.get(text).copied()
+    }
+
+    pub(crate) fn text(&self, name: Name) -> &str {
+        self.texts.get(name.0 as usize).map_or("", |text| text)
+    }
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) address: IpAddr,
+    pub(crate) ready: bool,
+    pub(crate) serving: bool,
+    pub(crate) terminating: bool,
+    pub(crate) node: Option<Name>,
+    zones: Box<[Name]>,
+    nodes: Box<[Name]>,
+    pub(crate) target: Option<Box<str>>,
+}
+
+/// A slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) ports: Box<[SlicePort]>,
+    pub(crate) endpoints: Box<[Kept]>,
+}
+
+impl Slice {
+    pub(crate) fn new(slice: EndpointSlice, names: &mut Names) -> Self {
+        let keep = |endpoint: Endpoint| Kept {
+            address: endpoint.address,
+            ready: endpoint.ready,
+            serving: endpoint.serving,
+            terminating: endpoint.terminating,
+            node: endpoint.node.as_deref().map(|node| names.number(node)),
+            zones: endpoint.zones.iter().map(|zone| names.number(zone)).collect(),
+            nodes: endpoint.nodes.iter().map(|node| names.number(node)).collect(),
+            target: endpoint.target.map(String::into_boxed_str),
+        };
+        let endpoints = slice.endpoints.into_iter().map(keep).collect();
+        Self { ports: slice.ports.into(), endpoints }
+    }
+
+    /// Its endpoints for one port of the Service, with the numbers of that port.
+    pub(crate) fn of_port<'a>(
+        &'a self,
+        name: &'a str,
+        protocol: Protocol,
+        version: Version,
+    ) -> impl Iterator<Item = (&'a Kept, u16)> {
+        let fits = move |port: &&SlicePort| port.name == name && port.protocol == protocol && port.port != 0;
+        self.ports
+            .iter()
+            .filter(fits)
+            .flat_map(move |port| self.of_version(version).map(|one| (one, port.port)))
+    }
+
+    pub(crate) fn of_version(&self, version: Version) -> impl Iterator<Item = &Kept> {
+        self.endpoints.iter().filter(move |one| Version::of(one.address) == version)
+    }
+}
+
+/// This node, in numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Here {
+    node: Option<Name>,
+    zone: Option<Name>,
+}
+
+impl Here {
+    pub(crate) fn new(config: &ServicesConfig, names: &Names) -> Self {
+        let node = &config.node.name;
+        Self {
+            node: if node.is_empty() { None } else { names.find(node) },
+            zone: config.node.zone.as_deref().and_then(|zone| names.find(zone)),
+        }
+    }
+
+    pub(crate) fn candidate(self, service: &Service, kept: &Kept, port: u16) -> Candidate {
+        Candidate {
+            target: Target { address: kept.address, port },
+            ready: kept.ready,
+            serving: kept.serving,
+            terminating: kept.terminating,
+            local: self.is_local(kept),
+            node_hint: Hint::of(kept.nodes.iter(), self.node.as_ref()),
+            zone_hint: Hint::of(kept.zones.iter(), self.zone.as_ref()),
+            weight: weight(service, kept.target.as_deref(), &kept.address),
+        }
+    }
+
+    pub(crate) fn is_local(self, kept: &Kept) -> bool {
+        self.node.is_some() && kept.node == self.node
+    }
+}
