@@ -4,6 +4,9 @@
 //! `filter`, and source ranges ten before `dstnat` (`pkg/proxy/nftables/README.md` of Kubernetes, "hook contract"). All
 //! of them but the ways out look at a connection's first packet only.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
 use portolan_nft::{
     BaseChain, Chain, ChainKind, Expression, FilledChain, Hook, Lookup, LookupResult, NatFlags, Policy,
     Register, Rule, load, matches,
@@ -79,77 +82,77 @@ pub(crate) fn chain(name: &str, version: Version) -> String {
 
 fn of_version(config: &ServicesConfig, version: Version) -> Vec<FilledChain> {
     let mut chains = Vec::new();
-    // Where a packet is looked up: of all addresses the most precise first, then the node's ports.
-    for (name, wide, kind) in [
-        ("source", "source_wide", SetKind::Firewalls as fn(Space) -> SetKind),
-        ("services", "wide", SetKind::Entrances as fn(Space) -> SetKind),
+    for (name, wide, stage) in [
+        ("source", "source_wide", Stage::Sources),
+        ("services", "wide", Stage::Ways),
+        ("refuse_input", "refuse_wide", Stage::Refusals),
+        ("refuse", "", Stage::Refusals),
     ] {
-        let counted = name == "services";
-        let mut rules = vec![into(config, &chain(name, version), kind, Space::Port, version, counted)];
-        rules.push(to_wide(&chain(name, version), &chain(wide, version), version));
-        rules.push(at_node(config, &chain(name, version), kind, version, counted));
-        chains.push(regular(chain(name, version), rules));
-        let rules = [Space::Span, Space::Address]
-            .map(|space| into(config, &chain(wide, version), kind, space, version, counted));
-        chains.push(regular(chain(wide, version), rules.to_vec()));
-    }
-    for name in ["refuse_input", "refuse"] {
-        let name = &chain(name, version);
-        let kind = SetKind::Refusals;
-        let mut rules = vec![
-            into(config, name, kind, Space::Port, version, false),
-            to_wide(name, &chain("refuse_wide", version), version),
-        ];
-        if name.starts_with("refuse_input") {
-            rules.push(at_node(config, name, kind, version, false));
-        } else {
+        // Where a packet is looked up: of all addresses the most precise first, then the node's ports.
+        let own = chain(name, version);
+        let mut rules = look(config, &own, stage, Space::Port, version);
+        rules.push(to_wide(
+            &own,
+            &chain(if wide.is_empty() { "refuse_wide" } else { wide }, version),
+            version,
+        ));
+        if name == "refuse" {
             let set = |kind| SetId::new(kind, version).name();
             let to = |kind| {
-                Rule::new(name)
+                Rule::new(&own)
                     .then(version.guard())
                     .then(matches::in_set(&[version.destination()], set(kind)))
             };
             rules.push(to(SetKind::ClusterAddresses).goto(REJECT));
             rules.push(to(SetKind::ServiceNetworks).drop());
+        } else {
+            rules.extend(look(config, &own, stage, Space::Node, version));
         }
-        chains.push(regular(name, rules));
+        chains.push(regular(own, rules));
+        if !wide.is_empty() {
+            let wide = chain(wide, version);
+            let rules = [Space::Span, Space::Address].map(|space| look(config, &wide, stage, space, version));
+            chains.push(regular(wide, rules.concat()));
+        }
     }
-    let wide = chain("refuse_wide", version);
-    let rules = [Space::Span, Space::Address]
-        .map(|space| into(config, &wide, SetKind::Refusals, space, version, false));
-    chains.push(regular(wide, rules.to_vec()));
     chains
 }
 
-/// The verdict that a map of this kind has for what was asked for; on with the next rule when it has none.
-fn into(
-    config: &ServicesConfig,
-    name: &str,
-    kind: fn(Space) -> SetKind,
-    space: Space,
-    version: Version,
-    counted: bool,
-) -> Rule {
-    Rule::new(name).then(version.guard()).then(verdict(config, kind, space, version, counted))
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Sources,
+    Ways,
+    Refusals,
 }
 
-fn verdict(
-    config: &ServicesConfig,
-    kind: fn(Space) -> SetKind,
-    space: Space,
-    version: Version,
-    counted: bool,
-) -> Vec<Expression> {
-    let mut expressions = load(&asked(space, version), Register::R1);
-    let mut look = |kind, result| {
-        let set = SetId::new(kind, version).name();
-        expressions.push(Expression::Lookup(Lookup { set, key: Register::R1, result }));
+/// The rules that look what was asked for up; on with the next when it is not found.
+fn look(config: &ServicesConfig, name: &str, stage: Stage, space: Space, version: Version) -> Vec<Rule> {
+    let begin = || {
+        let rule = Rule::new(name).then(version.guard());
+        if space == Space::Node { at_node(config, rule, version) } else { rule }
     };
-    if counted && config.is_counting() {
-        look(SetKind::Connections(space), LookupResult::Found);
+    let set = |kind| SetId::new(kind, version).name();
+    let key = asked(space, version);
+    let (names, chains) = match stage {
+        Stage::Sources => (SetKind::Firewalls(space), SetKind::Sources),
+        Stage::Ways => (SetKind::Entrances(space), SetKind::Ways(space)),
+        Stage::Refusals => {
+            return vec![
+                begin().then(matches::in_set(&key, set(SetKind::Rejected(space)))).goto(REJECT),
+                begin().then(matches::in_set(&key, set(SetKind::Dropped(space)))).drop(),
+            ];
+        }
+    };
+    let lookup = |kind, key, result| Expression::Lookup(Lookup { set: set(kind), key, result });
+    let mut expressions = load(&key, Register::R1);
+    if stage == Stage::Ways && config.is_counting() {
+        expressions.push(lookup(SetKind::Connections(space), Register::R1, LookupResult::Found));
     }
-    look(kind(space), LookupResult::Verdict);
-    expressions
+    // The name takes the place of what was asked for.
+    expressions.push(lookup(names, Register::R1, LookupResult::Data(Register::R1)));
+    expressions.push(lookup(chains, Register::R1, LookupResult::Verdict));
+    vec![begin().then(expressions)]
 }
 
 /// One look into a small set keeps packets away from maps of intervals, which nearly nobody uses.
@@ -158,30 +161,21 @@ fn to_wide(name: &str, wide: &str, version: Version) -> Rule {
     Rule::new(name).then(version.guard()).then(matches::in_set(&[version.destination()], set)).jump(wide)
 }
 
-/// The same as [`into`] for ports of the node.
-fn at_node(
-    config: &ServicesConfig,
-    name: &str,
-    kind: fn(Space) -> SetKind,
-    version: Version,
-    counted: bool,
-) -> Rule {
-    let rule = Rule::new(name).then(version.guard());
-    let rule = match &config.node_ports {
+/// To an address of this node that serves node ports.
+fn at_node(config: &ServicesConfig, rule: Rule, version: Version) -> Rule {
+    match &config.node_ports {
         NodePortAddresses::All => {
             let loopback = match version {
-                Version::V4 => "127.0.0.0/8",
-                Version::V6 => "::1/128",
+                Version::V4 => IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+                Version::V6 => IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
             };
-            let loopback: ipnet::IpNet = loopback.parse().unwrap_or_else(|_| unreachable!("it is a network"));
-            rule.then(matches::destination_is_local()).then(matches::destination_not_in(loopback))
+            rule.then(matches::destination_not_in(loopback)).then(matches::destination_is_local())
         }
         NodePortAddresses::Only(_) => {
             let set = SetId::new(SetKind::NodeAddresses, version).name();
             rule.then(matches::in_set(&[version.destination()], set))
         }
-    };
-    rule.then(verdict(config, kind, Space::Node, version, counted))
+    }
 }
 
 fn postrouting(config: &ServicesConfig) -> FilledChain {

@@ -41,4 +41,5 @@ pub use select::{Asked, Candidate, Hint, Selection, Standing, Topology, select};
 pub use services::Services;
 pub use sets::{Direction, List, SetId, SetKind};
 pub use stale::Touched;
+pub use unit::Refusal;
 pub use way::{Choice, Entrance, Sticky, Way};

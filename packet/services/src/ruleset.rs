@@ -115,5 +115,13 @@ impl Services {
 
 /// Whether the elements are there as long as some unit uses them.
 const fn is_shared(kind: SetKind) -> bool {
-    matches!(kind, SetKind::ClusterAddresses | SetKind::Hairpin | SetKind::Wide | SetKind::BackendTraffic(_))
+    matches!(
+        kind,
+        SetKind::ClusterAddresses
+            | SetKind::Hairpin
+            | SetKind::Wide
+            | SetKind::BackendTraffic(_)
+            | SetKind::Ways(_)
+            | SetKind::Sources
+    )
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use portolan_model::{Endpoint, EndpointSlice, ObjectName, Protocol, Service};
+use portolan_model::{EndpointSlice, ObjectName, Protocol, Service};
 use portolan_nft::{Data, Element, Table};
 use portolan_plan::Version;
 
@@ -170,6 +170,49 @@ impl Services {
         self.config = config;
         self.recompile();
         Ok(())
+    }
+
+    /// The slices as they were given, but for when they were triggered.
+    pub fn slices(&self) -> impl Iterator<Item = EndpointSlice> + '_ {
+        self.entries.iter().flat_map(|(service, entry)| {
+            entry.slices.iter().map(|(name, slice)| {
+                let name = ObjectName::new(service.namespace.clone(), &**name);
+                slice.given(name, (**service).clone(), &self.names)
+            })
+        })
+    }
+
+    /// These and no others: the changes that lead there, Service by Service.
+    pub fn replace(
+        &mut self,
+        services: impl IntoIterator<Item = Service>,
+        slices: impl IntoIterator<Item = EndpointSlice>,
+    ) -> Changes {
+        let mut changes = Changes::none();
+        let (mut seen_services, mut seen_slices) = (BTreeSet::new(), BTreeSet::new());
+        for slice in slices {
+            seen_slices.insert(slice.name.clone());
+            changes.append(self.set_slice(slice));
+        }
+        for service in services {
+            seen_services.insert(service.name.clone());
+            changes.append(self.set_service(service));
+        }
+        let gone: Vec<ObjectName> = self
+            .services()
+            .map(|service| &service.name)
+            .filter(|name| !seen_services.contains(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            changes.append(self.remove_service(&name));
+        }
+        let gone: Vec<ObjectName> =
+            self.slices.keys().filter(|name| !seen_slices.contains(name)).cloned().collect();
+        for name in gone {
+            changes.append(self.remove_slice(&name));
+        }
+        changes
     }
 
     /// What is wrong, by Service.
@@ -619,19 +662,5 @@ fn drained(
         for target in after.difference(&before) {
             changes.returned(gone(new, *target, after_this));
         }
-    }
-}
-
-/// An endpoint as it was given.
-pub(crate) fn endpoint(names: &Names, kept: &crate::slices::Kept) -> Endpoint {
-    Endpoint {
-        address: kept.address,
-        ready: kept.ready,
-        serving: kept.serving,
-        terminating: kept.terminating,
-        node: kept.node.map(|name| names.text(name).to_owned()),
-        zones: Vec::new(),
-        nodes: Vec::new(),
-        target: kept.target.as_deref().map(str::to_owned),
     }
 }

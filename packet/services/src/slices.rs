@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
-use portolan_model::{Endpoint, EndpointSlice, Protocol, Service, SlicePort};
+use portolan_model::{Endpoint, EndpointSlice, ObjectName, Protocol, Service, SlicePort};
 use portolan_plan::Version;
 
 use crate::{
@@ -76,6 +76,23 @@ impl Slice {
         };
         let endpoints = slice.endpoints.into_iter().map(keep).collect();
         Self { ports: slice.ports.into(), endpoints }
+    }
+
+    /// As it was given.
+    pub(crate) fn given(&self, name: ObjectName, service: ObjectName, names: &Names) -> EndpointSlice {
+        let texts = |of: &[Name]| of.iter().map(|name| names.text(*name).to_owned()).collect();
+        let endpoint = |kept: &Kept| Endpoint {
+            address: kept.address,
+            ready: kept.ready,
+            serving: kept.serving,
+            terminating: kept.terminating,
+            node: kept.node.map(|name| names.text(name).to_owned()),
+            zones: texts(&kept.zones),
+            nodes: texts(&kept.nodes),
+            target: kept.target.as_deref().map(str::to_owned),
+        };
+        let endpoints = self.endpoints.iter().map(endpoint).collect();
+        EndpointSlice { name, service, ports: self.ports.to_vec(), endpoints, triggered: None }
     }
 
     /// Its endpoints for one port of the Service, with the numbers of that port.

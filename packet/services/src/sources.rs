@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portolan_nft::{Chain, Data, Element, FilledChain, FilledSet, Rule, matches};
+use portolan_nft::{Chain, Data, Element, FilledChain, FilledSet, Rule, Verdict, matches};
 use portolan_plan::Version;
 
 use crate::{ServicesConfig, SetId, SetKind, Space, arrange::mix, sets::asked};
@@ -63,6 +63,17 @@ impl Ranges {
             FilledSet { set: id.declaration(config), elements },
         )
     }
+}
+
+/// What a list is called in maps: at most 15 bytes.
+pub(crate) fn label(number: u64) -> Data {
+    Data::new().interface(&format!("{:015x}", number >> 4))
+}
+
+/// The element that leads to a list's chain.
+pub(crate) fn element(version: Version, number: u64) -> (SetId, Element) {
+    let chain = SetId::new(SetKind::Allowed(number), version).name();
+    (SetId::new(SetKind::Sources, version), Element::new(label(number)).verdict(Verdict::goto(chain)))
 }
 
 /// All addresses of a network.

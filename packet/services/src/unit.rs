@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use portolan_model::{AffinityScope, Protocol, Service, TrafficPolicy};
-use portolan_nft::{Data, Element, Verdict};
+use portolan_nft::{Data, Element};
 use portolan_plan::{Counting, Version};
 
 use crate::{
     Direction, Entrance, Front, Identity, List, ServicesConfig, SetId, SetKind, Space, Sticky, Target, Way,
-    chains::REJECT, changes::Piece, claims::Rank, roster::Roster, sources,
+    changes::Piece, claims::Rank, roster::Roster, sources,
 };
 
 /// Which part of a Service.
@@ -60,6 +60,15 @@ pub(crate) struct Held {
     pub(crate) itself: Box<[IpAddr]>,
 }
 
+/// What becomes of packets that get no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// The client is told.
+    Reject,
+    /// Nothing.
+    Drop,
+}
+
 /// A unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unit {
@@ -104,7 +113,7 @@ impl Unit {
     }
 
     /// What becomes of packets that get no endpoint.
-    pub(crate) fn refusal(&self, held: &Held) -> Option<Verdict> {
+    pub(crate) fn refusal(&self, held: &Held) -> Option<Refusal> {
         let policy = match held.rank {
             Rank::Cluster => self.internal,
             Rank::External => self.external,
@@ -117,7 +126,7 @@ impl Unit {
             return None;
         }
         let elsewhere = self.has_endpoints && policy == TrafficPolicy::Local;
-        Some(if elsewhere && !self.reject_without_local { Verdict::Drop } else { Verdict::goto(REJECT) })
+        Some(if elsewhere && !self.reject_without_local { Refusal::Drop } else { Refusal::Reject })
     }
 
     pub(crate) fn list(&self, list: List) -> &Roster {
@@ -186,8 +195,7 @@ impl Unit {
         };
         let firewalls = set(SetKind::Firewalls(space));
         if let Some(number) = held.allowed.filter(|_| to.wants(firewalls)) {
-            let allowed = SetId::new(SetKind::Allowed(number), self.id.version);
-            to.put(firewalls, element().verdict(Verdict::goto(allowed.name())));
+            to.put(firewalls, element().value(sources::label(number)));
         }
         let itself = set(SetKind::AllowedItself);
         if let (true, Front::Port { address, protocol, port }) = (to.wants(itself), held.front) {
@@ -214,12 +222,16 @@ impl Unit {
                 to.put(identities, element().value(self.known.data()));
             }
             if to.wants(entrances) {
-                to.put(entrances, element().verdict(Verdict::goto(way.name())));
+                to.put(entrances, element().value(Data::new().interface(&way.label())));
             }
         }
-        let refusals = set(SetKind::Refusals(space));
-        if let Some(verdict) = self.refusal(held).filter(|_| to.wants(refusals)) {
-            to.put(refusals, element().verdict(verdict));
+        let (rejected, dropped) = (set(SetKind::Rejected(space)), set(SetKind::Dropped(space)));
+        if to.wants(rejected) || to.wants(dropped) {
+            match self.refusal(held) {
+                Some(Refusal::Reject) if to.wants(rejected) => to.put(rejected, element()),
+                Some(Refusal::Drop) if to.wants(dropped) => to.put(dropped, element()),
+                _ => {}
+            }
         }
     }
 
@@ -305,13 +317,15 @@ pub(crate) enum Shared {
 }
 
 impl Shared {
-    /// Its elements; none for pieces.
+    /// Its elements.
     pub(crate) fn elements(&self) -> Vec<(SetId, Element)> {
         let one = |kind, address: IpAddr, key: Data| {
             vec![(SetId::new(kind, Version::of(address)), Element::new(key))]
         };
         match *self {
-            Self::Piece(_) => Vec::new(),
+            Self::Piece(Piece::Way(way)) => way.element().into_iter().collect(),
+            Self::Piece(Piece::Allowed(version, number)) => vec![sources::element(version, number)],
+            Self::Piece(Piece::Drain) => Vec::new(),
             Self::ClusterAddress(address) => one(SetKind::ClusterAddresses, address, address.into()),
             Self::Hairpin(address) => one(SetKind::Hairpin, address, Data::new().ip(address).ip(address)),
             Self::Wide(address) => one(SetKind::Wide, address, address.into()),

@@ -12,24 +12,26 @@
 //! So client and identity are the key of `affinity`, identity and number the key of `backends`, identity and endpoint
 //! the key of `members`, and no value is ever moved. Registers do not last from rule to rule, so each begins anew.
 //!
-//! A chain that verdict maps lead to never leads into another verdict map: the kernel follows every element of every
-//! map from every place whence it is reached (`nft_chain_validate`), which would be the square of their number.
+//! A frontend's element names its way in 15 letters at most, and a small verdict map leads from the name to the chain.
 
 use std::{fmt, time::Duration};
 
 use ipnet::IpNet;
 use portolan_model::AffinityScope;
 use portolan_nft::{
-    Chain, Dynset, DynsetOperation, Expression, FilledChain, Hash, HashKind, Lookup, LookupResult, Nat,
-    NatFlags, NatKind, Register, Rule, Selector, load, matches, statement,
+    Chain, Data, Dynset, DynsetOperation, Element, Expression, FilledChain, Hash, HashKind, Lookup,
+    LookupResult, Nat, NatFlags, NatKind, Register, Rule, Selector, Verdict, load, matches, statement,
 };
 use portolan_plan::Version;
 
 use crate::{
     List, LocalDetector, ServicesConfig, SetId, SetKind, Space,
+    arrange::mix,
     sets::{asked, suffix},
 };
 
+/// Bytes of a label: those of an interface's name without the zero.
+const LABEL: usize = 15;
 /// So that a client's place in Maglev's table is the same on all nodes and after a restart.
 const SEED: u32 = 0x706f_7274;
 
@@ -91,7 +93,39 @@ impl Way {
         }
     }
 
-    /// Its name.
+    /// What it is called in maps of its space: at most 15 bytes, as an interface's name, which is how `nft` shows it.
+    ///
+    /// `all`: of a cluster address to all endpoints; `here`: to those of this node; `out`: of other addresses to all;
+    /// `keep`: to those of this node, with the client's address kept. Then the number of endpoints (`h`: slots of a hash),
+    /// after `keep` that of this node and that of all. After `~` the seconds of affinity, `s` for a whole Service's.
+    pub fn label(&self) -> String {
+        let text = self.text();
+        if text.len() <= LABEL {
+            return text;
+        }
+        let hash = text.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
+        format!("~{:014x}", hash >> 8)
+    }
+
+    fn text(&self) -> String {
+        let choice = |choice: Choice| format!("{}{}", if choice.hashed { "h" } else { "" }, choice.slots);
+        let entrance = match self.entrance {
+            Entrance::Cluster(List::Cluster, of) => format!("all-{}", choice(of)),
+            Entrance::Cluster(List::Local, of) => format!("here-{}", choice(of)),
+            Entrance::External(of) => format!("out-{}", choice(of)),
+            Entrance::Inside(of) => format!("inside-{}", choice(of)),
+            Entrance::Local { inside, local } => {
+                format!("keep-{}-{}", local.map_or("0".to_owned(), choice), choice(inside))
+            }
+        };
+        let sticky = self.sticky.map_or(String::new(), |sticky| match sticky.scope {
+            AffinityScope::Port => format!("~{}", sticky.seconds),
+            AffinityScope::Service => format!("~s{}", sticky.seconds),
+        });
+        format!("{entrance}{sticky}")
+    }
+
+    /// The chain's name.
     pub fn name(&self) -> String {
         let space = match self.space {
             Space::Port => "port",
@@ -99,23 +133,16 @@ impl Way {
             Space::Span => "span",
             Space::Address => "address",
         };
-        let choice =
-            |choice: Choice| format!("{}-{}", if choice.hashed { "hash" } else { "random" }, choice.slots);
-        let entrance = match self.entrance {
-            Entrance::Cluster(List::Cluster, of) => format!("cluster-{}", choice(of)),
-            Entrance::Cluster(List::Local, of) => format!("cluster-local-{}", choice(of)),
-            Entrance::External(of) => format!("external-{}", choice(of)),
-            Entrance::Inside(of) => format!("inside-{}", choice(of)),
-            Entrance::Local { inside, local: None } => format!("local-none-{}", choice(inside)),
-            Entrance::Local { inside, local: Some(local) } => {
-                format!("local-{}-{}", choice(local), choice(inside))
-            }
-        };
-        let sticky = self.sticky.map_or(String::new(), |sticky| match sticky.scope {
-            AffinityScope::Port => format!("-sticky-{}", sticky.seconds),
-            AffinityScope::Service => format!("-sticky-service-{}", sticky.seconds),
-        });
-        format!("{space}{}-{entrance}{sticky}", suffix(self.version))
+        // nft reads no tilde in a chain's name.
+        format!("{space}{}-{}", suffix(self.version), self.text().replace('~', "-for-"))
+    }
+
+    /// The element that leads to the chain; none where another chain leads to it.
+    pub(crate) fn element(&self) -> Option<(SetId, Element)> {
+        let inside = matches!(self.entrance, Entrance::Inside(_));
+        let element =
+            || Element::new(Data::new().interface(&self.label())).verdict(Verdict::goto(self.name()));
+        (!inside).then(|| (SetId::new(SetKind::Ways(self.space), self.version), element()))
     }
 
     /// The chain with its rules.
