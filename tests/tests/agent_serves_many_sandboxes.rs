@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portolan_testkit::{ask, eventually_ok, need_root};
+use portolan_testkit::{eventually_ok, need_root};
 use portolan_tests::{
     agent::Node,
     cni::{Answer, Container, Host},
