@@ -17,8 +17,9 @@ use anyhow::{Context as _, Result, bail};
 use portolan_model::{
     AddRequest, AgentReply, AgentRequest, Attachment, PortRange, Protocol, Protocols, StaticPort,
 };
-use portolan_testkit::{Background, Portolan, net::Namespace};
+use portolan_testkit::{Background, net::Namespace};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::{
     Options,
@@ -36,6 +37,8 @@ const PEER: usize = 10;
 const BUDGET: Duration = Duration::from_secs(5);
 /// A peer whose calls take longer is not asked a second time.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Not among the ports that are mapped.
+const LISTEN: &str = "--listen=127.0.0.1:1083";
 /// Ports of each container that is there already.
 const EACH: u16 = 20;
 
@@ -83,8 +86,9 @@ fn compare(
     let mut mine = [Times::default(), Times::default()];
     let mut theirs = [Times::default(), Times::default()];
     // 1,000 ports are some 6,000 processes to its iptables back end.
-    let asked = ports.count() <= EACH;
-    let peers = [Backend::Iptables, Backend::Nftables].map(|backend| Peer::start(backend, count, asked));
+    let asked = |backend| backend == Backend::Nftables || ports.count() <= EACH;
+    let peers =
+        [Backend::Iptables, Backend::Nftables].map(|backend| Peer::start(backend, count, asked(backend)));
     for _ in 0..options.rounds() {
         for (ours, times) in ours.iter().zip(&mut mine) {
             round(times, OURS, |container, verb| ours.call(verb, container, ports))?;
@@ -100,6 +104,8 @@ fn compare(
         }
     }
     let mut row = |name: &str, times: &Times| {
+        let [add, del] = [&times.add, &times.del].map(Samples::median_and_spread);
+        eprintln!("[{count} existing, {} ports, {name}: ADD {add}, DEL {del}]", ports.count());
         table.row([
             thousands(count.into()),
             thousands(ports.count().into()),
@@ -141,10 +147,11 @@ fn round(times: &mut Times, samples: usize, call: impl Fn(&str, &str) -> Result<
     Ok(())
 }
 
-/// Our plugin on a machine of its own, with or without an agent.
+/// Our plugin on a node of its own, with or without an agent.
 struct Ours {
     heading: &'static str,
-    machine: Portolan,
+    node: Namespace,
+    folder: TempDir,
     container: Namespace,
     agent: Option<Background>,
     plugin: PathBuf,
@@ -153,14 +160,25 @@ struct Ours {
 impl Ours {
     /// An agent that has `count` ports mapped already.
     fn with_agent(count: u16) -> Result<Self> {
-        let machine = Portolan::new();
-        let socket = machine.folder().join("agent.sock");
-        let words =
-            ["agent", "--standalone", "--no-nri", "--no-self-address", "--quarantine", "0", "--socket"];
-        let mut command = machine.command(&words);
-        command.arg(&socket).stdin(Stdio::null());
-        let agent = Background::start(&mut command);
-        let this = Self::on(machine, "Portolan", Some(agent));
+        let mut this = Self::new("Portolan")?;
+        let at = |name: &str| this.folder.path().join(name);
+        let mut command = this.node.command(&this.plugin.to_string_lossy());
+        command
+            .args([
+                "agent",
+                "--standalone",
+                "--no-nri",
+                "--no-self-address",
+                "--quarantine=0s",
+                "--node-name=node",
+                LISTEN,
+            ])
+            .arg("--data")
+            .arg(at("data"))
+            .arg("--socket")
+            .arg(at("agent.sock"))
+            .stdin(Stdio::null());
+        this.agent = Some(Background::start(&mut command));
         let deadline = Instant::now() + Duration::from_secs(20);
         while !matches!(this.ask(&AgentRequest::Status), Ok(AgentReply::Done { .. })) {
             if Instant::now() > deadline {
@@ -179,7 +197,7 @@ impl Ours {
 
     /// No agent; `count` ports mapped by as many calls as it takes.
     fn alone(count: u16) -> Result<Self> {
-        let this = Self::on(Portolan::new(), "Portolan alone, without an agent", None);
+        let this = Self::new("Portolan alone, without an agent")?;
         for index in 0..count / EACH {
             let first = FIRST + index * EACH;
             this.call("ADD", &format!("existing-{index}"), PortRange::new(first, first + EACH - 1)?)?;
@@ -187,9 +205,10 @@ impl Ours {
         Ok(this)
     }
 
-    fn on(machine: Portolan, heading: &'static str, agent: Option<Background>) -> Self {
+    fn new(heading: &'static str) -> Result<Self> {
+        let folder = TempDir::with_prefix("portolan-bench-").context("making a folder")?;
         let plugin = portolan_testkit::binary().to_owned();
-        Self { heading, machine, container: Namespace::new(), agent, plugin }
+        Ok(Self { heading, node: Namespace::new(), folder, container: Namespace::new(), agent: None, plugin })
     }
 
     fn existing(&self, index: u16) -> AddRequest {
@@ -214,7 +233,7 @@ impl Ours {
     }
 
     fn ask(&self, request: &AgentRequest) -> Result<AgentReply> {
-        let mut stream = UnixStream::connect(self.machine.folder().join("agent.sock"))?;
+        let mut stream = UnixStream::connect(self.folder.path().join("agent.sock"))?;
         stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
@@ -223,16 +242,15 @@ impl Ours {
 
     fn call(&self, verb: &str, container: &str, host: PortRange) -> Result<()> {
         let owner = match &self.agent {
-            Some(_) => ("agentSocket", self.machine.folder().join("agent.sock")),
-            None => ("dataDir", self.machine.folder().join("cni")),
+            Some(_) => ("agentSocket", self.folder.path().join("agent.sock")),
+            None => ("dataDir", self.folder.path().join("cni")),
         };
         let mut config = config(&self.container, host);
         config["type"] = json!("portolan");
         config[owner.0] = json!(owner.1);
         config["standalone"] = json!(self.agent.is_none());
         let mut command = cni(&self.plugin, &self.container, verb, container);
-        self.machine
-            .namespace()
+        self.node
             .run(|| feed(&mut command, &config.to_string()))
             .with_context(|| format!("{}: {verb} of {container}", self.heading))
     }

@@ -1,4 +1,5 @@
 //! The measurements of docs/benchmarks.md: `make bench`, or `make bench BENCH="mappings --quick"`.
+//! `BENCH=--write` writes the document, `BENCH="cni --write"` one section of it.
 //!
 //! Each file is one question. The answers are ratios: in one run, on one machine, the contenders take turns at the
 //! same work (`stats.rs`), each in a network of its own (`network.rs`). Beside what people use today (`portmap.rs`)
@@ -20,6 +21,7 @@ mod mappings;
 mod memory;
 mod network;
 mod ours;
+mod pods;
 mod portmap;
 mod repair;
 mod run;
@@ -56,6 +58,7 @@ const BENCHES: &[(&str, Bench)] = &[
     ("repair", repair::measure),
     ("memory", memory::measure),
     ("run", run::measure),
+    ("pods", pods::measure),
 ];
 
 fn main() -> ExitCode {
@@ -80,12 +83,13 @@ fn measure() -> Result<()> {
         let names: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
         bail!("{unknown:?} is no benchmark: name some of {names:?}, and --quick or --write");
     }
-    if write && (quick || !words.is_empty()) {
-        bail!("--write is for the whole run: the document shows one run, not pieces of several");
+    if write && quick {
+        bail!("--write is not for --quick: the document shows what was measured properly");
     }
     if let Some(problem) = portolan_testkit::root_problem() {
         bail!("the benchmarks make network namespaces, which {problem}");
     }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let mut document = preface();
     println!("{document}");
     for (name, bench) in
@@ -95,14 +99,37 @@ fn measure() -> Result<()> {
         let section = bench(Options { quick }).with_context(|| format!("benchmark {name}"))?;
         println!("{section}");
         eprintln!("[{name} took {:.0} s]", start.elapsed().as_secs_f64());
+        if write && !words.is_empty() {
+            // At once: a later one that fails takes nothing of this with it.
+            let known = std::fs::read_to_string(&path).unwrap_or_else(|_| document.clone());
+            save(&path, &with_section(&known, &section))?;
+        }
         let _ = write!(document, "\n{section}");
     }
-    if write {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
-        std::fs::write(&path, document.trim_end().to_owned() + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    if write && words.is_empty() { save(&path, &document) } else { Ok(()) }
+}
+
+fn save(path: &Path, document: &str) -> Result<()> {
+    std::fs::write(path, document.trim_end().to_owned() + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The document with this section in the place of the one of the same title, or at the end.
+fn with_section(document: &str, section: &str) -> String {
+    let title = section.lines().next().unwrap_or_default();
+    let mut parts: Vec<&str> = Vec::new();
+    let mut rest = document;
+    while let Some(at) = rest.get(1..).and_then(|behind| behind.find("\n## ")) {
+        let (part, next) = rest.split_at(at + 2);
+        parts.push(part.trim_end());
+        rest = next;
     }
-    Ok(())
+    parts.push(rest.trim_end());
+    match parts.iter_mut().find(|part| part.lines().next() == Some(title)) {
+        Some(part) => *part = section.trim_end(),
+        None => parts.push(section.trim_end()),
+    }
+    parts.join("\n\n") + "\n"
 }
 
 /// What was measured on what, and how to read it.
@@ -131,4 +158,20 @@ fn version(program: &str) -> String {
     let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let words: Vec<_> = said.split_whitespace().take(2).collect();
     if words.is_empty() { format!("no {program}") } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_takes_the_place_of_the_one_with_its_title() {
+        let document = "# A\n\nwords\n\n## One\n\n1\n\n## Two\n\n2\n";
+        assert_eq!(
+            with_section(document, "## One\n\nnew\n\n"),
+            "# A\n\nwords\n\n## One\n\nnew\n\n## Two\n\n2\n"
+        );
+        assert_eq!(with_section(document, "## Two\n\nnew"), "# A\n\nwords\n\n## One\n\n1\n\n## Two\n\nnew\n");
+        assert_eq!(with_section(document, "## New\n\n3\n"), format!("{document}\n## New\n\n3\n"));
+    }
 }
