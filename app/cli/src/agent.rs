@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use portolan_model::PortRange;
 
@@ -90,6 +90,11 @@ pub struct AgentArgs {
     #[arg(long)]
     pub localhost: bool,
 
+    /// What is counted for each published port and shown by /metrics. Connections cost an established connection
+    /// nothing; the traffic costs a lookup for each packet.
+    #[arg(long, value_name = "WHAT", env = "PORTOLAN_COUNT", default_value = "connections")]
+    pub count: Count,
+
     /// A network of Pods: between them nothing is translated. Repeatable [default: those of the Nodes and Services].
     #[arg(long = "direct", value_name = "CIDR", env = "PORTOLAN_DIRECT", value_delimiter = ',')]
     pub direct: Vec<IpNet>,
@@ -127,6 +132,17 @@ pub struct AgentArgs {
     /// Take everything of ours off this node and end: plugin, rules, holds, settings, the Node's resources.
     #[arg(long)]
     pub cleanup: bool,
+}
+
+/// What is counted for each published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Count {
+    /// Nothing.
+    Off,
+    /// Connections, or UDP clients.
+    Connections,
+    /// These, and packets and bytes in each direction.
+    Traffic,
 }
 
 /// A link-local address (RFC 3927): it means this node wherever it is asked, and nothing outside.

@@ -24,7 +24,7 @@ mod values;
 mod verbs;
 mod webhook;
 
-pub use agent::AgentArgs;
+pub use agent::{AgentArgs, Count};
 pub use clap::ColorChoice;
 pub use cni::{CniArgs, CniInstallArgs, CniPlaceArgs, CniVerb};
 pub use config_file::ConfigError;

@@ -80,6 +80,20 @@ pub struct UpArgs {
     )]
     pub no_dataplane: bool,
 
+    /// Serve published ports on the loopback addresses too, by a relay in this process.
+    #[arg(
+        long,
+        env = "PORTOLAN_LOCALHOST",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL"
+    )]
+    pub localhost: bool,
+
     /// How long a registration lives without a renewal.
     #[arg(long, value_name = "DURATION", env = "PORTOLAN_TTL", default_value = "30s", value_parser = duration)]
     pub ttl: Duration,

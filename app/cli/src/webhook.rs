@@ -48,6 +48,11 @@ pub struct WebhookArgs {
     #[arg(long = "configuration", value_name = "NAME", default_value = "portolan")]
     pub configurations: Vec<String>,
 
+    /// The agents run with --no-nri: do not mark Pods as in need of the NRI plugin portolan. Where the runtime checks
+    /// that mark, their containers would wait for it for ever.
+    #[arg(long)]
+    pub no_nri: bool,
+
     /// Take the twins of Services and their EndpointSlices out of the cluster and end.
     #[arg(long)]
     pub cleanup: bool,

@@ -16,6 +16,7 @@ mod demo;
 mod ending;
 mod holder;
 mod launch;
+mod loopback;
 mod node;
 mod output;
 mod registry;

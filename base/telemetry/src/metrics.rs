@@ -1,7 +1,10 @@
 //! Every metric: its name, its unit, its labels and what values they take.
 //!
 //! Labels are bounded: a state, a route, a code, a pool of the configuration. A name of an instance or an address
-//! is never a label, because a time series for each would outlive it.
+//! is never a label of a metric that is kept, because a time series for each would outlive it. What is read anew for
+//! each scrape ([`PortTraffic`]) may have them: it ends with the instance.
+
+mod ports;
 
 use std::time::Duration;
 
@@ -10,6 +13,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+
+pub use self::ports::{PortTraffic, Traffic};
 
 /// The content type of [`Metrics::encode`] (OpenMetrics 1.0.0, "Overall Structure").
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -230,6 +235,21 @@ impl Metrics {
             tracing::error!(%error, "cannot encode the metrics");
         }
         out
+    }
+}
+
+impl Metrics {
+    /// The same, and what came by these ports.
+    pub fn encode_with(&self, ports: &[PortTraffic]) -> String {
+        let mut text = self.encode();
+        // The end marker comes last (OpenMetrics 1.0.0, "Overall Structure").
+        let end = "# EOF\n";
+        if text.ends_with(end) {
+            text.truncate(text.len() - end.len());
+            ports::write(ports, &mut text);
+            text.push_str(end);
+        }
+        text
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::bail;
 use ipnet::IpNet;
-use portolan_cli::{AgentArgs, Global};
+use portolan_apply::Counting;
+use portolan_cli::{AgentArgs, Count, Global};
 use portolan_model::PortRange;
 
 use super::pools::NodePool;
@@ -35,6 +36,8 @@ pub(crate) struct AgentConfig {
     pub(crate) self_address: Option<Ipv4Addr>,
     /// The kernel's list of ports that it must not choose.
     pub(crate) reserved_ports: PathBuf,
+    /// What is counted for each port.
+    pub(crate) counting: Counting,
 }
 
 impl AgentConfig {
@@ -70,6 +73,11 @@ impl AgentConfig {
             node_ports: args.node_ports,
             self_address: (!args.no_self_address).then_some(args.self_address),
             reserved_ports: args.reserved_ports_file.clone(),
+            counting: match args.count {
+                Count::Off => Counting::Off,
+                Count::Connections => Counting::Connections,
+                Count::Traffic => Counting::Traffic,
+            },
         })
     }
 

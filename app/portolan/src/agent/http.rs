@@ -14,7 +14,7 @@ use portolan_telemetry::metrics::CONTENT_TYPE;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Agent;
+use super::{Agent, counters::counters};
 
 /// How long the engine may be busy before it counts as stuck: the restart of a node with 10,000 mappings takes less.
 const STUCK: Duration = Duration::from_secs(10);
@@ -69,5 +69,6 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> impl IntoResponse {
         let repairs = &agent.metrics.dataplane_repairs;
         repairs.inc_by(stats.repairs.saturating_sub(repairs.get()));
     }
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], agent.metrics.encode())
+    let ports = timeout(PATIENCE, counters(&agent)).await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], agent.metrics.encode_with(&ports))
 }

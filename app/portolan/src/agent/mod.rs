@@ -14,6 +14,7 @@ mod catalog;
 mod cleanup;
 mod cluster;
 mod config;
+mod counters;
 mod decide;
 mod directory;
 mod engine;
@@ -51,6 +52,7 @@ use directory::Directory;
 use engine::Engine;
 use localhost::Localhost;
 use pools::NodePool;
+pub(crate) use start::NRI_NAME;
 
 /// What the parts of the agent share.
 pub(crate) struct Agent {

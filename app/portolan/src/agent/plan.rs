@@ -28,6 +28,7 @@ pub(crate) fn first(config: &AgentConfig, cluster: &Cluster, pools: &[NodePool])
         direct,
         pools: pools.iter().flat_map(|pool| pool.ranges.iter().collect::<Vec<_>>()).collect(),
         sources: pools.iter().filter(|pool| !pool.sources.is_empty()).flat_map(policies).collect(),
+        counting: config.counting,
         ..PlanConfig::any()
     }
 }

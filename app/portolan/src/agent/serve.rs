@@ -12,7 +12,7 @@ use portolan_cni::code;
 use portolan_kubernetes::EventKind;
 use portolan_model::{
     AddRequest, AgentReply, AgentRequest, Attachment, Incarnation, InstanceId, Network, Owner, PodRef,
-    StaticPort,
+    PublishedPort, StaticPort,
 };
 use portolan_netlink::step;
 use portolan_ports::owner;
@@ -114,7 +114,8 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
             return Err(Failure::new(code::REFUSED, refusal.word(), &refusal));
         }
     };
-    let statics = StaticPort::requests(&request.ports, asked.as_ref().map_or(&[], |w| w.requests.as_slice()));
+    let (ports, asked) = without_others(agent, &request, asked).await?;
+    let statics = StaticPort::requests(&ports, asked.as_ref().map_or(&[], |w| w.requests.as_slice()));
     if statics.is_empty() && asked.is_none() {
         return Ok(AgentReply::Done { ports: Vec::new() });
     }
@@ -137,20 +138,43 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
     };
     step::reached("add.mapped");
     // In the directory those that were asked for come first: `PORT` is the first of them.
-    let (runtimes, of_annotation) = lease.ports.split_at(statics.len().min(lease.ports.len()));
+    let of_runtime = |port: &&PublishedPort| statics.iter().any(|request| request.name == port.name);
+    let (runtimes, of_annotation): (Vec<_>, Vec<_>) = lease.ports.iter().partition(of_runtime);
     let entry = Entry {
         instance,
         incarnation,
         network: Network::Own,
         addresses: request.addresses.iter().map(IpNet::addr).collect(),
-        ports: [of_annotation, runtimes].concat(),
         asked: of_annotation.len(),
+        ports: of_annotation.into_iter().chain(runtimes).cloned().collect(),
         environment: asked.as_ref().is_none_or(|wanted| wanted.ask.environment),
         galaxy: asked.as_ref().is_some_and(|wanted| wanted.ask.galaxy),
     };
     tell::published(agent, entry, facts.as_deref()).await;
     step::reached("add.answered");
     Ok(AgentReply::Done { ports: lease.ports })
+}
+
+/// What is left to be had of the runtime's ports and of those that the Pod asks for: other interfaces of the same
+/// container may have them already, as a runtime says the same for each.
+async fn without_others(
+    agent: &Arc<Agent>,
+    request: &AddRequest,
+    asked: Option<Wanted>,
+) -> Result<(Vec<StaticPort>, Option<Wanted>), Failure> {
+    let (own, ports) = (request.attachment.clone(), request.ports.clone());
+    if ports.is_empty() && asked.is_none() {
+        return Ok((ports, asked));
+    }
+    let (ports, asked) = agent
+        .engine
+        .call(move |attach| {
+            let asked = asked
+                .map(|wanted| Wanted { requests: attach.not_given(&own, &wanted.requests), ask: wanted.ask });
+            (attach.not_served(&own, &ports), asked)
+        })
+        .await?;
+    Ok((ports, asked.filter(|wanted| !wanted.requests.is_empty())))
 }
 
 /// What the engine is asked for: the runtime's ports, then those of the annotation.
@@ -262,9 +286,9 @@ async fn del(
 async fn check(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Failure> {
     let instance = instance(&request.attachment, request.pod.as_ref())?;
     let life = incarnation(&request.attachment)?;
-    let statics = StaticPort::requests(&request.ports, &[]);
+    let (ports, _) = without_others(agent, &request, None).await?;
     // A Pod without a lease is right when it asks for nothing.
-    if agent.directory.get(&instance).is_none() && statics.is_empty() {
+    if agent.directory.get(&instance).is_none() && ports.is_empty() {
         return Ok(AgentReply::Done { ports: Vec::new() });
     }
     let ports = agent.engine.call(move |attach| attach.check(&instance, &life)).await??;

@@ -56,7 +56,9 @@ const LOCK: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the runtime's side may be away before somebody is told.
 const NRI_PATIENCE: Duration = Duration::from_secs(5);
-/// The plugin's place among NRI plugins: early, so that others see our variables.
+/// The plugin's name among NRI plugins.
+pub(crate) const NRI_NAME: &str = "portolan";
+/// Its place among them: early, so that others see our variables.
 const NRI_INDEX: &str = "10";
 
 /// Runs until SIGTERM or SIGINT. Rules, holds and leases stay for the next agent.
@@ -82,7 +84,7 @@ pub(crate) async fn main(global: &Global, args: &AgentArgs) -> anyhow::Result<Ex
         tasks.spawn(self_address::run(Arc::clone(&agent), listener, stop.clone()));
     }
     if !args.no_nri {
-        let plugin = Plugin::new(&args.nri_socket, "portolan", NRI_INDEX)?;
+        let plugin = Plugin::new(&args.nri_socket, NRI_NAME, NRI_INDEX)?;
         tasks.spawn(watch_nri(plugin.state(), stop.clone()));
         tasks.spawn(plugin.serve(Arc::new(Runtime(Arc::clone(&agent))), stop.clone()));
     }

@@ -33,11 +33,6 @@ impl Attach {
         self.ports.get(instance).is_some_and(|lease| lease.request.incarnation == *incarnation)
     }
 
-    /// The leases of a container of a runtime, one for each of its interfaces.
-    pub(crate) fn of_container(&self, container: &str) -> Vec<&Lease> {
-        self.ports.of_container(container)
-    }
-
     /// The lease of an instance.
     pub(crate) fn get(&self, instance: &InstanceId) -> Option<&Lease> {
         self.ports.get(instance)
@@ -63,10 +58,13 @@ impl Attach {
         self.rules.stats()
     }
 
-    /// What came by each mapping since it was added.
-    #[expect(dead_code, reason = "the agent's metrics are to show it")]
-    pub(crate) fn counters(&self) -> Result<Vec<(MappingKey, Counts)>, AttachError> {
-        Ok(self.rules.counters()?)
+    /// Reads what came by each mapping since it was added. It takes some milliseconds for 10,000 mappings, and may be
+    /// called on any thread.
+    pub(crate) fn counters(
+        &self,
+    ) -> impl FnOnce() -> Result<Vec<(MappingKey, Counts)>, AttachError> + Send + use<> {
+        let door = self.rules.live();
+        move || door.map_or_else(|| Ok(Vec::new()), |door| Ok(door.counters()?))
     }
 
     /// Keeps random choices from these static host ports of others; those that were said before are forgotten.

@@ -1,6 +1,6 @@
 //! The rules, kept by a thread that repairs them, or changed once by a process that ends.
 
-use portolan_apply::{ApplyError, Counts, DataPlane, Known, OneShot, PlanConfig, PlanError, Stats};
+use portolan_apply::{ApplyError, DataPlane, Known, OneShot, PlanConfig, PlanError, Stats};
 use portolan_model::{Mapping, MappingKey};
 
 /// How the rules are kept.
@@ -109,16 +109,20 @@ impl Rules {
     /// What in the kernel is not as these mappings ask for, in words. It is the kernel that is asked.
     pub(super) fn check(&mut self, mappings: &[Mapping]) -> Result<Vec<String>, ApplyError> {
         match self {
-            Self::Live { config, .. } => OneShot::open(config.clone())?.check(mappings),
+            // A kernel that cannot count has the rules without.
+            Self::Live { door, config } => {
+                let config = PlanConfig { counting: door.stats().counting, ..config.clone() };
+                OneShot::open(config)?.check(mappings)
+            }
             Self::OneShot { door, .. } => door.check(mappings),
         }
     }
 
-    /// What came by each mapping. A process that does not stay knows what the kernel shows at best, so it says nothing.
-    pub(super) fn counters(&self) -> Result<Vec<(MappingKey, Counts)>, ApplyError> {
+    /// The threads that keep them, if there are any.
+    pub(super) fn live(&self) -> Option<DataPlane> {
         match self {
-            Self::Live { door, .. } => door.counters(),
-            Self::OneShot { .. } => Ok(Vec::new()),
+            Self::Live { door, .. } => Some(door.clone()),
+            Self::OneShot { .. } => None,
         }
     }
 

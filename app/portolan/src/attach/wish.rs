@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use portolan_model::{Attachment, Incarnation, InstanceId, Network, Owner, PortRequest};
+use portolan_model::{Attachment, Incarnation, InstanceId, Network, Owner, PortRequest, StaticPort};
 use portolan_ports::LeaseRequest;
+
+use super::Attach;
 
 /// What an attachment is to have.
 #[derive(Clone, Debug)]
@@ -46,6 +48,38 @@ impl Wish {
             local,
             attachment: self.attachment,
         }
+    }
+}
+
+impl Attach {
+    /// Those of the runtime's mappings that no other interface of the same container has. Runtimes give the same mappings
+    /// to each network of a container, and the first one serves them.
+    pub(crate) fn not_served(&self, own: &Attachment, ports: &[StaticPort]) -> Vec<StaticPort> {
+        let theirs = self.of_other_interfaces(own);
+        let has = |port: &&StaticPort| {
+            port.host_port != 0
+                && theirs.iter().any(|one| {
+                    one.host == Some(port.host_port)
+                        && one.container == Some(port.container_port)
+                        && one.protocols.contains(port.protocol)
+                        && one.address == port.host_address
+                })
+        };
+        ports.iter().filter(|port| !has(port)).copied().collect()
+    }
+
+    /// The same of what an annotation asks for.
+    pub(crate) fn not_given(&self, own: &Attachment, requests: &[PortRequest]) -> Vec<PortRequest> {
+        let theirs = self.of_other_interfaces(own);
+        requests.iter().filter(|request| !theirs.contains(request)).cloned().collect()
+    }
+
+    fn of_other_interfaces(&self, own: &Attachment) -> Vec<&PortRequest> {
+        let others = self.ports.of_container(&own.container).into_iter().filter(|lease| {
+            let attachment = lease.request.attachment.as_ref();
+            attachment.is_some_and(|one| one.interface != own.interface)
+        });
+        others.flat_map(|lease| &lease.request.requests).collect()
     }
 }
 

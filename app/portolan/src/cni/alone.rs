@@ -16,8 +16,7 @@ use std::{
 use anyhow::Context as _;
 use portolan_cni::{CniError, Settings, code};
 use portolan_model::{
-    AddRequest, Attachment, Incarnation, InstanceId, Name, Network, PortRange, PortRequest, PublishedPort,
-    StaticPort,
+    AddRequest, Attachment, Incarnation, InstanceId, Name, Network, PortRange, PublishedPort, StaticPort,
 };
 use portolan_ports::{
     Pool, Pools,
@@ -33,7 +32,7 @@ use crate::attach::{Attach, AttachConfig, AttachError, Wish};
 pub(super) fn add(settings: &Settings, request: &AddRequest) -> Result<(), CniError> {
     let attachment = &request.attachment;
     let mut attach = open(settings)?;
-    let ports = wanted(&attach, request);
+    let ports = attach.not_served(attachment, &request.ports);
     if ports.is_empty() {
         attach.close();
         return Ok(());
@@ -60,7 +59,7 @@ pub(super) fn add(settings: &Settings, request: &AddRequest) -> Result<(), CniEr
 /// CHECK.
 pub(super) fn check(settings: &Settings, request: &AddRequest) -> Result<(), CniError> {
     let mut attach = open(settings)?;
-    if wanted(&attach, request).is_empty() {
+    if attach.not_served(&request.attachment, &request.ports).is_empty() {
         return Ok(());
     }
     let changed = |error: AttachError| CniError::new(code::CHANGED, error.to_string());
@@ -119,27 +118,6 @@ fn config(settings: &Settings) -> anyhow::Result<AttachConfig> {
         config.plan.outbound_ports = range;
     }
     Ok(config)
-}
-
-/// What another interface of the same container has already is not wanted again: runtimes give the same mappings to
-/// each network of a container, and the first one serves them.
-fn wanted(attach: &Attach, request: &AddRequest) -> Vec<StaticPort> {
-    let own = &request.attachment;
-    let others = attach.of_container(&own.container).into_iter().filter(|lease| {
-        let attachment = lease.request.attachment.as_ref();
-        attachment.is_some_and(|one| one.interface != own.interface)
-    });
-    let theirs: Vec<&PortRequest> = others.flat_map(|lease| &lease.request.requests).collect();
-    let has = |port: &&StaticPort| {
-        port.host_port != 0
-            && theirs.iter().any(|one| {
-                one.host == Some(port.host_port)
-                    && one.container == Some(port.container_port)
-                    && one.protocols.contains(port.protocol)
-                    && one.address == port.host_address
-            })
-    };
-    request.ports.iter().filter(|port| !has(port)).copied().collect()
 }
 
 fn wish(request: &AddRequest, ports: &[StaticPort]) -> Result<Wish, CniError> {

@@ -5,17 +5,22 @@
 //! what belongs to nobody, all in one.
 
 use std::{
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
     path::PathBuf,
 };
 
-use portolan_model::{Incarnation, InstanceId, LeaseReply, LeaseRequest, Name, Network, NodePorts};
-use portolan_ports::{Lease, Ports, PortsConfig, owner};
+use portolan_model::{
+    Incarnation, InstanceId, LeaseReply, LeaseRequest, Name, Network, NodePorts, PublishedPort,
+};
+use portolan_ports::{Lease, Ports, PortsConfig, hold::Hold, owner};
 
 use super::{
     error::NodeError,
     own::{self, OwnNetwork},
 };
+use crate::loopback::{Wanted, targets};
 
 /// What the node is told.
 #[derive(Clone, Debug)]
@@ -154,6 +159,43 @@ impl Engine {
         }
         for problem in done.problems {
             tracing::error!("{problem}; trying again");
+        }
+    }
+
+    /// What is to be on the loopback: the ports of instances with networks of their own. Those on the host's network
+    /// listen there by themselves. Only the one that is named, or all.
+    pub(crate) fn on_loopback(&self, only: Option<&InstanceId>) -> HashMap<InstanceId, Wanted> {
+        let leases = self.ports.leases().filter(|lease| lease.request.network == Network::Own);
+        let leases = leases.filter(|lease| only.is_none_or(|only| lease.request.instance == *only));
+        let wanted = |lease: &Lease| {
+            let request = &lease.request;
+            let everywhere = |port: &&PublishedPort| port.address.is_none_or(|address| address.is_loopback());
+            let targets = targets(lease.ports.iter().filter(everywhere), request.v4, request.v6);
+            (request.instance.clone(), (request.incarnation.clone(), targets))
+        };
+        leases.map(wanted).collect()
+    }
+
+    /// Whether this life of the instance has a lease.
+    pub(crate) fn has(&self, instance: &InstanceId, life: &Incarnation) -> bool {
+        self.ports.get(instance).is_some_and(|lease| lease.request.incarnation == *life)
+    }
+
+    /// The instances whose ports should be held and are not.
+    pub(crate) fn unheld(&self) -> HashSet<InstanceId> {
+        self.ports.unheld().cloned().collect()
+    }
+
+    /// The very socket that holds a port of this life, for a relay to listen on. `None` when it is not held.
+    pub(crate) fn borrow(
+        &mut self,
+        instance: &InstanceId,
+        life: &Incarnation,
+        hold: Hold,
+    ) -> Result<Option<OwnedFd>, NodeError> {
+        match self.ports.get(instance) {
+            Some(lease) if lease.request.incarnation == *life => Ok(self.ports.borrow(hold)?),
+            _ => Ok(None),
         }
     }
 

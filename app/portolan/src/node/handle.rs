@@ -3,12 +3,13 @@
 //! Netlink, bind, fsync and namespaces all block, so they have a thread of their own; async code sends it a closure
 //! and waits for the answer. One owner means that no two leases can be half done at the same time.
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
-use portolan_model::{Incarnation, LeaseReply, LeaseRequest, Name, NodePorts};
+use portolan_model::{Incarnation, InstanceId, LeaseReply, LeaseRequest, Name, NodePorts};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{engine::Engine, error::NodeError};
+use crate::loopback::Loopback;
 
 /// What the thread is asked.
 enum Work {
@@ -30,26 +31,65 @@ const MAINTAIN_EVERY: u64 = 10;
 #[derive(Clone)]
 pub(crate) struct NodeHandle {
     work: mpsc::Sender<Work>,
+    /// The relays on the loopback, if there are to be any.
+    loopback: Option<Arc<Loopback>>,
 }
 
 impl NodeHandle {
-    /// Moves the engine to a thread of its own. The names of instances whose supervisor died go to `gone`.
-    pub(crate) fn start(engine: Engine, gone: mpsc::UnboundedSender<Name>) -> std::io::Result<Self> {
+    /// Moves the engine to a thread of its own. The names of instances whose supervisor died go to `gone`. With
+    /// `localhost` published ports are on the loopback too.
+    pub(crate) fn start(
+        engine: Engine,
+        gone: mpsc::UnboundedSender<Name>,
+        localhost: bool,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         thread::Builder::new().name("node".into()).spawn(move || serve(engine, receiver))?;
-        let handle = Self { work: sender };
+        let loopback = localhost.then(|| Arc::new(Loopback::default()));
+        let handle = Self { work: sender, loopback };
         tokio::spawn(reap(handle.clone(), gone));
         Ok(handle)
     }
 
     /// See [`Engine::lease`].
     pub(crate) async fn lease(&self, request: LeaseRequest) -> Result<LeaseReply, NodeError> {
-        self.call(move |engine| engine.lease(&request)).await?
+        let id = InstanceId::from(&request.instance);
+        if let Some(loopback) = &self.loopback {
+            // Those of a life that has ended keep its ports from this one.
+            loopback.stop_others(&id, &request.incarnation).await;
+        }
+        let leased = self.call(move |engine| engine.lease(&request)).await?;
+        self.follow(Some(id)).await;
+        leased
     }
 
     /// See [`Engine::release`].
     pub(crate) async fn release(&self, name: Name, life: Incarnation) -> Result<(), NodeError> {
+        let id = InstanceId::from(&name);
+        let (of_life, this) = (life.clone(), id.clone());
+        if let Some(loopback) = &self.loopback
+            && self.call(move |engine| engine.has(&this, &of_life)).await?
+        {
+            loopback.stop(&id).await;
+        }
         self.call(move |engine| engine.release(&name, &life)).await?
+    }
+
+    /// Has the relays that are to be: of one instance, or of all and no others.
+    async fn follow(&self, only: Option<InstanceId>) {
+        let Some(loopback) = &self.loopback else { return };
+        let all = only.is_none();
+        let asked = self.call(move |engine| (engine.unheld(), engine.on_loopback(only.as_ref()))).await;
+        let Ok((unheld, wanted)) = asked else { return };
+        if all && loopback.stop_unheld(&unheld).await {
+            // Now they can be held.
+            let _ = self.call(Engine::maintain).await;
+        }
+        let borrow = |instance, life, hold| {
+            let this = self.clone();
+            async move { this.call(move |engine| engine.borrow(&instance, &life, hold)).await? }
+        };
+        if all { loopback.follow(wanted, borrow).await } else { loopback.start(wanted, borrow).await }
     }
 
     /// See [`Engine::give_up_holds`].
@@ -121,6 +161,7 @@ async fn reap(handle: NodeHandle, gone: mpsc::UnboundedSender<Name>) {
         });
         match looked.await {
             Ok(names) => {
+                handle.follow(None).await;
                 for name in names {
                     if gone.send(name).is_err() {
                         return;

@@ -43,6 +43,8 @@ pub(crate) struct UpConfig {
     pub(crate) dataplane: bool,
     /// Why they do not.
     pub(crate) why_not: Option<String>,
+    /// Whether published ports are on the loopback too.
+    pub(crate) localhost: bool,
     pub(crate) ttl: Duration,
     pub(crate) remove_after: Duration,
     pub(crate) quarantine: Duration,
@@ -94,6 +96,7 @@ impl UpConfig {
             v6,
             dataplane: why_not.is_none(),
             why_not,
+            localhost: args.localhost,
             ttl: args.ttl,
             remove_after: args.remove_after,
             quarantine: args.quarantine,

@@ -68,7 +68,7 @@ impl Up {
         }
         let engine = tokio::task::spawn_blocking(move || Engine::open(node_config)).await??;
         let (gone, lost) = mpsc::unbounded_channel();
-        let node = NodeHandle::start(engine, gone).context("starting the node's thread")?;
+        let node = NodeHandle::start(engine, gone, config.localhost).context("starting the node's thread")?;
 
         // From here on the kernel knows us: whatever fails must give back what was taken.
         match Self::serve(config, &node, Listeners { public, browsers, register }, counters).await {

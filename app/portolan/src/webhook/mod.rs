@@ -4,7 +4,7 @@
 //! them, or is refused with the reason. One replica at a time, by a Lease, writes the EndpointSlices of Services that ask
 //! for it and the status of PortPools. What a Pod asks for is counted by [`crate::agent::count`], as the agents do it.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
@@ -16,7 +16,10 @@ use portolan_kubernetes::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::ending::Ending;
+use crate::{agent::NRI_NAME, ending::Ending};
+
+/// github.com/containerd/nri, `plugins/validator/builtin`.
+const REQUIRED_PLUGINS: &str = "required-plugins.noderesource.dev";
 
 /// How long requests that were begun may take at the end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,7 +54,7 @@ pub(crate) async fn main(_global: Global, args: WebhookArgs) -> anyhow::Result<E
         ..CertificatesConfig::for_service(&args.namespace, &args.service, &args.secret, "")
     };
     let count: Count = Arc::new(crate::agent::count);
-    let mutate = Mutate::new(count).with_policy(policy);
+    let mutate = Mutate::new(count).with_policy(policy).with_annotations(marks(&args));
     let serve = async {
         let certificates = Certificates::start(&connection, certificates, stop.clone()).await?;
         tracing::info!(listen = %args.listen, "answering the API server");
@@ -77,6 +80,13 @@ pub(crate) async fn main(_global: Global, args: WebhookArgs) -> anyhow::Result<E
     tasks.close();
     tasks.wait().await;
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// What Pods that ask are marked with: a runtime that looks at it (`default_validator` of containerd's NRI) creates their
+/// containers only while the agent's plugin is there to tell them their ports.
+fn marks(args: &WebhookArgs) -> BTreeMap<String, String> {
+    let needs_plugin = (REQUIRED_PLUGINS.to_owned(), format!("[\"{NRI_NAME}\"]"));
+    if args.no_nri { BTreeMap::new() } else { BTreeMap::from([needs_plugin]) }
 }
 
 /// While this replica leads: endpoints, and the status of pools. When it no longer does, another one goes on.
