@@ -9,4 +9,5 @@ pub mod cluster;
 pub mod cni;
 pub mod console;
 pub mod machine;
+pub mod proxy;
 pub mod world;
