@@ -1,6 +1,7 @@
 //! What breaks on real nodes, and that Pods keep their ports. These tests break nodes, so they run one after the other.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     net::{SocketAddr, TcpStream},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -48,6 +49,17 @@ impl Echo {
             echoes(&stream, "hello").map(|()| stream)
         });
         connected.unwrap_or_else(|error| panic!("{}: {error}", self.server))
+    }
+
+    /// That a new connection works so soon.
+    #[track_caller]
+    fn is_back_within(&self, patience: Duration) {
+        let connected = eventually_ok(patience, || {
+            let open = || TcpStream::connect_timeout(&self.server, Duration::from_millis(200));
+            let stream = self.outside.namespace().run(open).map_err(|error| error.to_string())?;
+            echoes(&stream, "back")
+        });
+        assert!(connected.is_ok(), "{} within {patience:?}: {connected:?}", self.server);
     }
 
     /// That nobody answers, or somebody else.
@@ -129,6 +141,94 @@ fn rules_that_somebody_flushes_come_back() {
 }
 
 #[test]
+fn a_firewall_that_is_reloaded_takes_no_port_away_and_finds_its_tables_as_it_left_them() {
+    need_root!();
+    let (cluster, _alone) = (need_cluster!(), alone());
+    installed(cluster);
+    let space = Space::new(cluster, "firewall");
+    let node = cluster.node(1);
+    let echo = Echo::start(&space, &node);
+    let connection = echo.connect();
+    let nft = |words: &[&str]| {
+        let all: Vec<&str> = ["nft"].into_iter().chain(words.iter().copied()).collect();
+        node.run(&all).unwrap_or_else(|error| panic!("{error:#}"))
+    };
+    // As firewalld's: chains of every hook, a set, and a policy; and what iptables-nft writes, which has no atomic reload.
+    let _removed = Removed(&node);
+    nft(&[FIREWALL]);
+    let iptables = |words: &str| {
+        let all: Vec<&str> =
+            ["iptables-nft", "-w", "-t", "mangle"].into_iter().chain(words.split(' ')).collect();
+        node.run(&all).unwrap_or_else(|error| panic!("{error:#}"))
+    };
+    iptables("-A PREROUTING -p tcp --dport 9 -j ACCEPT");
+    let file = "/tmp/firewall.nft";
+    let tables = || nft(&["list", "tables"]).lines().map(str::to_owned).collect::<Vec<_>>();
+    let foreign = |flags: &[&str]| -> BTreeMap<String, String> {
+        let of_others =
+            tables().into_iter().filter_map(|line| line.strip_prefix("table ").map(str::to_owned));
+        let show = |table: String| {
+            let words: Vec<&str> = table.split(' ').collect();
+            let text = nft(&[flags, &["list", "table"], &words].concat());
+            (table, text)
+        };
+        of_others.filter(|table| !table.contains("portolan")).map(show).collect()
+    };
+    // kube-proxy writes its own all the time; nft shows rules of iptables with blanks of its own.
+    let known = || -> BTreeMap<String, Vec<String>> {
+        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
+        let all = foreign(&["-s"]).into_iter().filter(|(table, _)| !table.contains("kube-proxy"));
+        all.map(|(table, text)| (table, words(text))).collect()
+    };
+    for round in 0..3 {
+        let before = known();
+        assert!(before.contains_key("inet firewall") && before.contains_key("ip mangle"), "{before:?}");
+        let ruleset = node.root().join(file.trim_start_matches('/'));
+        std::fs::write(
+            &ruleset,
+            format!("flush ruleset\n{}", foreign(&[]).into_values().collect::<String>()),
+        )
+        .unwrap_or_else(|e| panic!("{e}"));
+        match round {
+            // In one transaction, as the service nftables does; in two, as firewalld did before 2.0.
+            0 => drop(nft(&["-f", file])),
+            1 => {
+                nft(&["flush", "ruleset"]);
+                nft(&["-f", file]);
+            }
+            // And one that knows each of its tables.
+            _ => {
+                nft(&["delete", "table", "inet", "firewall"]);
+                nft(&[FIREWALL]);
+                iptables("-F PREROUTING");
+                iptables("-A PREROUTING -p tcp --dport 9 -j ACCEPT");
+            }
+        }
+        echo.is_back_within(Duration::from_secs(1));
+        echoes(&connection, "still").unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(known(), before, "round {round}");
+    }
+}
+
+/// Takes the firewall away again.
+struct Removed<'a>(&'a Node<'a>);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.exec(["nft", "delete table inet firewall"]);
+        let _ = self.0.exec(["iptables-nft", "-w", "-t", "mangle", "-F", "PREROUTING"]);
+    }
+}
+
+/// A table that lets everything through and is none of ours.
+const FIREWALL: &str = "table inet firewall { \
+    set trusted { type ipv4_addr; elements = { 192.0.2.77, 192.0.2.78 }; }; \
+    chain prerouting { type nat hook prerouting priority dstnat + 10; policy accept; ip saddr 192.0.2.99 tcp dport 7 redirect to :9; }; \
+    chain input { type filter hook input priority filter + 10; policy accept; ip saddr @trusted accept; tcp dport 9 reject; }; \
+    chain forward { type filter hook forward priority filter + 10; policy accept; ct state invalid drop; }; \
+    chain postrouting { type nat hook postrouting priority srcnat + 10; policy accept; }; }";
+
+#[test]
 fn a_node_that_lost_its_power_serves_its_pods_again() {
     need_root!();
     let (cluster, _alone) = (need_cluster!(), alone());
@@ -165,6 +265,67 @@ fn the_api_server_may_be_away_while_a_sandbox_is_made() {
     echo.connect();
     drop(undone);
     eventually(SOON * 2, || told(&space.wait_for_pod("echo")) == before);
+}
+
+#[test]
+fn a_late_del_of_a_stateful_pods_last_sandbox_takes_nothing_from_the_next() {
+    need_root!();
+    let (cluster, _alone) = (need_cluster!(), alone());
+    installed(cluster);
+    let space = Space::new(cluster, "late");
+    let node = cluster.node(1);
+    let script = "exec socat TCP-LISTEN:$PORTOLAN_PORT_ECHO,fork,reuseaddr EXEC:cat";
+    space.create(&Asking::script("db", "echo", script).on(&node).controlled("StatefulSet", 1));
+    let before = space.wait_for_pods("app=db", 1).remove(0);
+    let old = sandbox_of(&node, &before).unwrap_or_else(|| panic!("no sandbox of {before}"));
+    space.kubectl(&["delete", "pod", "db-0", "--grace-period=1"]);
+    let is_new = |pod: &Value| pod["metadata"]["uid"] != before["metadata"]["uid"];
+    eventually(SOON * 3, || space.pods("app=db").first().is_some_and(is_new));
+    let pod = space.wait_for_pods("app=db", 1).remove(0);
+    assert_eq!(told(&pod), told(&before), "it keeps its number");
+    let outside = Outside::new(cluster, space.name(), "examples");
+    let server = SocketAddr::new(public_address(&pod), *told(&pod)[0].host.start());
+    let echo = Echo { outside, server, pod };
+    let connection = echo.connect();
+    // As kubelet does when it finds a dead sandbox later on; some runtimes say whose it was and some do not.
+    let arguments = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME=db-0", space.name());
+    for arguments in [arguments.as_str(), ""] {
+        let config = r#"{"cniVersion":"1.0.0","name":"containerd-net","type":"portolan"}"#;
+        let script = format!(
+            "echo '{config}' | CNI_COMMAND=DEL CNI_CONTAINERID={old} CNI_IFNAME=eth0 CNI_NETNS= CNI_PATH=/opt/cni/bin \
+             CNI_ARGS='{arguments}' /opt/cni/bin/portolan"
+        );
+        let said = node.run(["sh", "-c", &script]).unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(said.trim(), "");
+        echoes(&connection, "still there").unwrap_or_else(|error| panic!("{error}"));
+        echo.connect();
+    }
+}
+
+#[test]
+fn an_annotation_that_somebody_else_has_written_is_put_right() {
+    need_root!();
+    let (cluster, _alone) = (need_cluster!(), alone());
+    installed(cluster);
+    let space = Space::new(cluster, "annotation");
+    let node = cluster.node(1);
+    let echo = Echo::start(&space, &node);
+    let status = || space.get("pod/echo")["metadata"]["annotations"]["portolan.dev/ports-status"].clone();
+    let before = status();
+    // Antrea's TestInitInvalidAnnotation, for an agent that sees it and for one that starts with it.
+    for (foreign, killed) in [
+        ("portolan.dev/ports-status=[{\"podPort", false),
+        ("portolan.dev/ports-status={}", true),
+        ("portolan.dev/ports-status-", false),
+    ] {
+        if killed {
+            kill(&node, "agent");
+        }
+        space.kubectl(&["annotate", "--overwrite", "pod", "echo", foreign]);
+        wait_for_agents(cluster);
+        eventually(SOON, || status() == before);
+        echo.connect();
+    }
 }
 
 /// Lets the node reach the API server again.
