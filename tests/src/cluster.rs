@@ -3,11 +3,13 @@
 //! The cluster is the one that [`portolan_cluster::need_cluster!`] finds. [`Space`] is a test's namespace in it,
 //! `install` puts Portolan there once for all tests, [`Outside`] is a machine that is no node.
 
+mod echo;
 mod install;
 mod outside;
 mod ports;
 mod space;
 
+pub use echo::Echo;
 pub use install::{Chart, image, installed, load_image};
 pub use outside::Outside;
 pub use ports::{Asking, Told, image as image_name, public_address, told};

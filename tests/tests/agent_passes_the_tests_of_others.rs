@@ -1,6 +1,6 @@
 //! What Galaxy's and Antrea's own tests of port mappings look at (`portmapping_test.go` and `iptables_test.go` of
 //! tkestack/galaxy, `npl_controller_test.go` and `nodeportlocal_test.go` of antrea-io/antrea), asked of our agent and plugin
-//! from outside. Each test says which of theirs it is; those that need a cluster are in cluster_antrea.rs.
+//! from outside. Each test says which of theirs it is; those that need a cluster are in cluster_faults.rs.
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},

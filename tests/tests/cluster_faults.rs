@@ -1,16 +1,14 @@
 //! What breaks on real nodes, and that Pods keep their ports. These tests break nodes, so they run one after the other.
 
 use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use portolan_cluster::{Cluster, Node, need_cluster};
-use portolan_testkit::{ask, eventually, eventually_ok, need_root};
-use portolan_tests::cluster::{Asking, Outside, Space, installed, public_address, told};
+use portolan_testkit::{eventually, need_root};
+use portolan_tests::cluster::{Asking, Echo, Outside, Space, installed, public_address, told};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -19,62 +17,6 @@ const SOON: Duration = Duration::from_secs(30);
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A Pod on a node that echoes lines, and a client outside.
-struct Echo {
-    outside: Outside,
-    server: SocketAddr,
-    pod: Value,
-}
-
-impl Echo {
-    #[track_caller]
-    fn start(space: &Space, node: &Node<'_>) -> Self {
-        let script = "exec socat TCP-LISTEN:$PORTOLAN_PORT_ECHO,fork,reuseaddr EXEC:cat";
-        let pod = Asking::script("echo", "echo", script).on(node).start(space);
-        let outside = Outside::new(space.cluster(), space.name(), "examples");
-        let server = SocketAddr::new(public_address(&pod), *told(&pod)[0].host.start());
-        let echo = Self { outside, server, pod };
-        echo.connect();
-        echo
-    }
-
-    /// A connection that works.
-    #[track_caller]
-    fn connect(&self) -> TcpStream {
-        let connected = eventually_ok(SOON, || {
-            let open = || TcpStream::connect_timeout(&self.server, Duration::from_secs(2));
-            let stream = self.outside.namespace().run(open).map_err(|error| error.to_string())?;
-            echoes(&stream, "hello").map(|()| stream)
-        });
-        connected.unwrap_or_else(|error| panic!("{}: {error}", self.server))
-    }
-
-    /// That a new connection works so soon.
-    #[track_caller]
-    fn is_back_within(&self, patience: Duration) {
-        let connected = eventually_ok(patience, || {
-            let open = || TcpStream::connect_timeout(&self.server, Duration::from_millis(200));
-            let stream = self.outside.namespace().run(open).map_err(|error| error.to_string())?;
-            echoes(&stream, "back")
-        });
-        assert!(connected.is_ok(), "{} within {patience:?}: {connected:?}", self.server);
-    }
-
-    /// That nobody answers, or somebody else.
-    fn is_away(&self) -> bool {
-        let open = || TcpStream::connect_timeout(&self.server, Duration::from_secs(1));
-        !self.outside.namespace().run(open).is_ok_and(|stream| echoes(&stream, "hello").is_ok())
-    }
-}
-
-fn echoes(mut stream: &TcpStream, word: &str) -> Result<(), String> {
-    stream.write_all(format!("{word}\n").as_bytes()).map_err(|error| error.to_string())?;
-    match ask::first_line(stream, Duration::from_secs(3)) {
-        Ok(line) if line == word => Ok(()),
-        other => Err(format!("{other:?}")),
-    }
 }
 
 #[test]
@@ -88,10 +30,10 @@ fn an_agent_that_is_killed_breaks_no_connection() {
     let connection = echo.connect();
     for _ in 0..3 {
         kill(&node, "agent");
-        echoes(&connection, "without").unwrap_or_else(|error| panic!("{error}"));
+        Echo::over(&connection, "without").unwrap_or_else(|error| panic!("{error}"));
         echo.connect();
         wait_for_agents(cluster);
-        echoes(&connection, "with a new one").unwrap_or_else(|error| panic!("{error}"));
+        Echo::over(&connection, "with a new one").unwrap_or_else(|error| panic!("{error}"));
     }
     // The new one knows what the old one gave: the Pod's end gives it back.
     space.kubectl(&["delete", "pod", "echo", "--grace-period=1"]);
@@ -117,116 +59,10 @@ fn a_holder_that_is_killed_is_made_good() {
     };
     eventually(SOON, held);
     kill(&node, "holder");
-    echoes(&connection, "without").unwrap_or_else(|error| panic!("{error}"));
+    Echo::over(&connection, "without").unwrap_or_else(|error| panic!("{error}"));
     eventually(SOON * 2, held);
     echo.connect();
 }
-
-#[test]
-fn rules_that_somebody_flushes_come_back() {
-    need_root!();
-    let (cluster, _alone) = (need_cluster!(), alone());
-    installed(cluster);
-    let space = Space::new(cluster, "flushed");
-    let node = cluster.node(1);
-    let echo = Echo::start(&space, &node);
-    // Of the node, which has a network namespace of its own: as a firewall that is loaded anew.
-    let tables = node.run(["nft", "list", "tables"]).unwrap_or_default();
-    assert!(tables.contains("portolan"), "{tables}");
-    for table in tables.lines().filter(|table| table.contains("portolan")) {
-        let words: Vec<&str> = ["nft", "delete"].into_iter().chain(table.split_whitespace()).collect();
-        node.run(&words).unwrap_or_else(|error| panic!("{error:#}"));
-    }
-    echo.connect();
-}
-
-#[test]
-fn a_firewall_that_is_reloaded_takes_no_port_away_and_finds_its_tables_as_it_left_them() {
-    need_root!();
-    let (cluster, _alone) = (need_cluster!(), alone());
-    installed(cluster);
-    let space = Space::new(cluster, "firewall");
-    let node = cluster.node(1);
-    let echo = Echo::start(&space, &node);
-    let connection = echo.connect();
-    let nft = |words: &[&str]| {
-        let all: Vec<&str> = ["nft"].into_iter().chain(words.iter().copied()).collect();
-        node.run(&all).unwrap_or_else(|error| panic!("{error:#}"))
-    };
-    // As firewalld's: chains of every hook, a set, and a policy; and what iptables-nft writes, which has no atomic reload.
-    let _removed = Removed(&node);
-    nft(&[FIREWALL]);
-    let iptables = |words: &str| {
-        let all: Vec<&str> =
-            ["iptables-nft", "-w", "-t", "mangle"].into_iter().chain(words.split(' ')).collect();
-        node.run(&all).unwrap_or_else(|error| panic!("{error:#}"))
-    };
-    iptables("-A PREROUTING -p tcp --dport 9 -j ACCEPT");
-    let file = "/tmp/firewall.nft";
-    let tables = || nft(&["list", "tables"]).lines().map(str::to_owned).collect::<Vec<_>>();
-    let foreign = |flags: &[&str]| -> BTreeMap<String, String> {
-        let of_others =
-            tables().into_iter().filter_map(|line| line.strip_prefix("table ").map(str::to_owned));
-        let show = |table: String| {
-            let words: Vec<&str> = table.split(' ').collect();
-            let text = nft(&[flags, &["list", "table"], &words].concat());
-            (table, text)
-        };
-        of_others.filter(|table| !table.contains("portolan")).map(show).collect()
-    };
-    // kube-proxy writes its own all the time; nft shows rules of iptables with blanks of its own.
-    let known = || -> BTreeMap<String, Vec<String>> {
-        let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
-        let all = foreign(&["-s"]).into_iter().filter(|(table, _)| !table.contains("kube-proxy"));
-        all.map(|(table, text)| (table, words(text))).collect()
-    };
-    for round in 0..3 {
-        let before = known();
-        assert!(before.contains_key("inet firewall") && before.contains_key("ip mangle"), "{before:?}");
-        let ruleset = node.root().join(file.trim_start_matches('/'));
-        std::fs::write(
-            &ruleset,
-            format!("flush ruleset\n{}", foreign(&[]).into_values().collect::<String>()),
-        )
-        .unwrap_or_else(|e| panic!("{e}"));
-        match round {
-            // In one transaction, as the service nftables does; in two, as firewalld did before 2.0.
-            0 => drop(nft(&["-f", file])),
-            1 => {
-                nft(&["flush", "ruleset"]);
-                nft(&["-f", file]);
-            }
-            // And one that knows each of its tables.
-            _ => {
-                nft(&["delete", "table", "inet", "firewall"]);
-                nft(&[FIREWALL]);
-                iptables("-F PREROUTING");
-                iptables("-A PREROUTING -p tcp --dport 9 -j ACCEPT");
-            }
-        }
-        echo.is_back_within(Duration::from_secs(1));
-        echoes(&connection, "still").unwrap_or_else(|error| panic!("round {round}: {error}"));
-        assert_eq!(known(), before, "round {round}");
-    }
-}
-
-/// Takes the firewall away again.
-struct Removed<'a>(&'a Node<'a>);
-
-impl Drop for Removed<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.exec(["nft", "delete table inet firewall"]);
-        let _ = self.0.exec(["iptables-nft", "-w", "-t", "mangle", "-F", "PREROUTING"]);
-    }
-}
-
-/// A table that lets everything through and is none of ours.
-const FIREWALL: &str = "table inet firewall { \
-    set trusted { type ipv4_addr; elements = { 192.0.2.77, 192.0.2.78 }; }; \
-    chain prerouting { type nat hook prerouting priority dstnat + 10; policy accept; ip saddr 192.0.2.99 tcp dport 7 redirect to :9; }; \
-    chain input { type filter hook input priority filter + 10; policy accept; ip saddr @trusted accept; tcp dport 9 reject; }; \
-    chain forward { type filter hook forward priority filter + 10; policy accept; ct state invalid drop; }; \
-    chain postrouting { type nat hook postrouting priority srcnat + 10; policy accept; }; }";
 
 #[test]
 fn a_node_that_lost_its_power_serves_its_pods_again() {
@@ -297,7 +133,7 @@ fn a_late_del_of_a_stateful_pods_last_sandbox_takes_nothing_from_the_next() {
         );
         let said = node.run(["sh", "-c", &script]).unwrap_or_else(|error| panic!("{error:#}"));
         assert_eq!(said.trim(), "");
-        echoes(&connection, "still there").unwrap_or_else(|error| panic!("{error}"));
+        Echo::over(&connection, "still there").unwrap_or_else(|error| panic!("{error}"));
         echo.connect();
     }
 }
