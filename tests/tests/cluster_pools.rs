@@ -22,11 +22,13 @@ struct Pools {
 }
 
 impl Pools {
+    /// `ranges` is each test's own, and none of the pool that other tests take from: a port that one of them had may be in
+    /// quarantine.
     #[track_caller]
     fn new(cluster: &'static Cluster, name: &str, ranges: &str, quota: Option<u32>) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let pools = Self { cluster, _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner) };
-        for (name, ranges, quota) in [("default", "20000-27999", None), (name, ranges, quota)] {
+        for (name, ranges, quota) in [("default", "20000-29999", None), (name, ranges, quota)] {
             let quota = quota.map_or(Value::Null, |quota| json!({"perNamespace": quota}));
             let pool = json!({"apiVersion": "portolan.dev/v1alpha1", "kind": "PortPool", "metadata": {"name": name},
                 "spec": {"ranges": [ranges], "quarantine": "1s", "quota": quota}});
@@ -102,7 +104,7 @@ fn the_scheduler_sends_no_pod_to_a_node_whose_pool_is_full() {
     need_root!();
     let cluster = need_cluster!();
     installed(cluster);
-    let _pools = Pools::new(cluster, "few", "28000-28001", None);
+    let _pools = Pools::new(cluster, "few", "19000-19001", None);
     let space = Space::new(cluster, "full");
     let node = cluster.node(1);
     assert_eq!(free(&node, cluster, "few"), Some(2));
@@ -118,7 +120,7 @@ fn the_scheduler_sends_no_pod_to_a_node_whose_pool_is_full() {
     // A port is free again.
     delete(&space, "first");
     let third = space.wait_for_pod("third");
-    assert!((28000..28002).contains(told(&third)[0].host.start()), "{:?}", told(&third));
+    assert!((19000..19002).contains(told(&third)[0].host.start()), "{:?}", told(&third));
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn a_pod_on_a_full_node_waits_says_why_and_starts_when_a_port_is_free() {
     need_root!();
     let cluster = need_cluster!();
     installed(cluster);
-    let _pools = Pools::new(cluster, "few", "28000-28001", None);
+    let _pools = Pools::new(cluster, "few", "19010-19011", None);
     let space = Space::without_ports(cluster, "waits");
     let node = cluster.node(1);
     for name in ["one", "two", "three"] {
@@ -148,7 +150,7 @@ fn of_two_that_race_for_the_last_port_one_has_it_and_the_other_has_it_next() {
     need_root!();
     let cluster = need_cluster!();
     installed(cluster);
-    let _pools = Pools::new(cluster, "few", "28000", None);
+    let _pools = Pools::new(cluster, "few", "19020", None);
     let node = cluster.node(1);
     let outside = Outside::new(cluster, "default", "examples");
     for seen_by_the_webhook in [true, false] {
@@ -166,7 +168,7 @@ fn of_two_that_race_for_the_last_port_one_has_it_and_the_other_has_it_next() {
         eventually(SOON * 2, || up(&space, &names).len() == 1);
         let winner = up(&space, &names).remove(0);
         let loser = names.into_iter().find(|name| *name != winner).unwrap_or_default();
-        let port = SocketAddr::from((node.address(), 28000));
+        let port = SocketAddr::from((node.address(), 19020));
         let page = || outside.http(port.ip(), port.port(), "/");
         eventually(SOON, || page().is_ok_and(|page| page.contains(&winner)));
         // And it stays so for as long as it takes to refuse the other.
@@ -185,7 +187,7 @@ fn a_quota_is_for_each_namespace_and_what_is_deleted_is_given_back() {
     need_root!();
     let cluster = need_cluster!();
     installed(cluster);
-    let _pools = Pools::new(cluster, "quota", "28000-28099", Some(3));
+    let _pools = Pools::new(cluster, "quota", "19100-19199", Some(3));
     let (space, other) = (Space::new(cluster, "quota"), Space::new(cluster, "other"));
     let two = |name: &str| Asking::new(name, "a,pool=quota, b,pool=quota");
     two("one").start(&space);
@@ -218,7 +220,7 @@ fn pods_on_the_nodes_network_have_ports_that_are_held_until_they_start_and_no_ma
     need_root!();
     let cluster = need_cluster!();
     installed(cluster);
-    let _pools = Pools::new(cluster, "few", "28000-28009", None);
+    let _pools = Pools::new(cluster, "few", "19200-19209", None);
     let space = Space::new(cluster, "hostnet");
     let outside = Outside::new(cluster, space.name(), "examples");
     let node = cluster.node(1);
@@ -240,7 +242,7 @@ fn pods_on_the_nodes_network_have_ports_that_are_held_until_they_start_and_no_ma
         eventually(SOON, || !told(&space.get(&format!("pod/{name}"))).is_empty());
         let port = told(&space.get(&format!("pod/{name}")))[0].clone();
         assert_eq!(port.container, *port.host.start(), "on the node's network they are the same");
-        assert!((28000..28010).contains(port.host.start()) && numbers.insert(*port.host.start()));
+        assert!((19200..19210).contains(port.host.start()) && numbers.insert(*port.host.start()));
     }
     for port in &numbers {
         let script = format!("timeout 3 socat -u TCP-LISTEN:{port} OPEN:/dev/null 2>&1");
