@@ -51,6 +51,14 @@ impl Changes {
         self.changes.push(Change::Piece { add, piece, chains, sets });
     }
 
+    /// Of one step: what one Service lets go, another may take, and that one may have been looked at first. Each element
+    /// goes at most once and comes at most once in a step.
+    pub(crate) fn deletions_first(&mut self) {
+        self.changes.sort_by_key(|change| match change {
+            Change::Element { add, .. } | Change::Piece { add, .. } => *add,
+        });
+    }
+
     pub(crate) fn touched_mut(&mut self) -> &mut Touched {
         &mut self.touched
     }

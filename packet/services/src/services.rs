@@ -145,7 +145,7 @@ impl Services {
             _ => Changes::none(),
         };
         let service = self.keep_slice(slice);
-        self.compile(&service, Some(&mut changes));
+        changes.append(self.endpoints_changed(&service));
         changes
     }
 
@@ -155,8 +155,7 @@ impl Services {
         if let Some(entry) = self.entries.get_mut(&*owner) {
             entry.slices.remove(name.name.as_str());
         }
-        let mut changes = Changes::none();
-        self.compile(&owner, Some(&mut changes));
+        let changes = self.endpoints_changed(&owner);
         self.forget_if_empty(&owner);
         changes
     }
@@ -331,6 +330,15 @@ impl Services {
         for name in affected {
             self.compile(&name, Some(&mut changes));
         }
+        changes.deletions_first();
+        changes
+    }
+
+    /// Its endpoints changed: nobody else is concerned.
+    fn endpoints_changed(&mut self, name: &Arc<ObjectName>) -> Changes {
+        let mut changes = Changes::none();
+        self.compile(name, Some(&mut changes));
+        changes.deletions_first();
         changes
     }
 
@@ -405,13 +413,15 @@ impl Services {
             changes.of_service(name);
         }
         let ids: BTreeSet<UnitId> = before.iter().chain(&units).map(|unit| unit.id).collect();
-        for id in ids {
-            let find = |units: &'_ [Unit]| units.iter().position(|unit| unit.id == id);
-            let (old, new) = (find(&before).map(|at| &before[at]), find(&units).map(|at| &units[at]));
-            if old == new {
-                continue;
-            }
-            self.exchange_uses(old, new, changes.as_deref_mut());
+        let find = |units: &'_ [Unit], id| units.iter().position(|unit| unit.id == id);
+        let pairs = ids
+            .into_iter()
+            .map(|id| (find(&before, id).map(|at| &before[at]), find(&units, id).map(|at| &units[at])));
+        let changed: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
+        // What one unit lets go, another may take.
+        changed.iter().filter_map(|(_, new)| *new).for_each(|new| self.acquire(new, changes.as_deref_mut()));
+        changed.iter().filter_map(|(old, _)| *old).for_each(|old| self.release(old, changes.as_deref_mut()));
+        for (old, new) in changed {
             if let Some(changes) = changes.as_deref_mut() {
                 self.exchange_elements(old, new, changes);
                 touch(old, new, changes);
@@ -498,16 +508,20 @@ impl Services {
         Selection::new(candidates, Asked::by(service))
     }
 
-    fn exchange_uses(&mut self, old: Option<&Unit>, new: Option<&Unit>, mut changes: Option<&mut Changes>) {
-        let (gone, come) = (old.map(|unit| unit.uses(&self.config)), new.map(|unit| unit.uses(&self.config)));
-        for shared in come.into_iter().flatten() {
+    /// One more user of all that this unit uses.
+    fn acquire(&mut self, unit: &Unit, mut changes: Option<&mut Changes>) {
+        for shared in unit.uses(&self.config) {
             let count = self.shared.entry(shared).or_default();
             *count += 1;
             if let (1, Some(changes)) = (*count, changes.as_deref_mut()) {
                 self.shared_change(true, &shared, changes);
             }
         }
-        for shared in gone.into_iter().flatten() {
+    }
+
+    /// One user less.
+    fn release(&mut self, unit: &Unit, mut changes: Option<&mut Changes>) {
+        for shared in unit.uses(&self.config) {
             let Some(count) = self.shared.get_mut(&shared) else { continue };
             *count -= 1;
             if *count > 0 {
