@@ -11,6 +11,9 @@ pub enum ApplyError {
     /// The mapping contradicts what is mapped, or itself.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The configuration of Services cannot be.
+    #[error(transparent)]
+    Services(#[from] portolan_services::ServicesError),
     /// The kernel refused it.
     #[error("{error}{}", hint(error))]
     Kernel {

@@ -52,6 +52,10 @@ struct Inner {
 pub struct Ticket(Receiver<Result<(), ApplyError>>);
 
 impl Ticket {
+    pub(crate) const fn new(answer: Receiver<Result<(), ApplyError>>) -> Self {
+        Self(answer)
+    }
+
     /// Waits until the kernel has the change, or has refused it.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod oneshot;
 mod owner;
 mod queue;
 mod repair;
+mod services;
 mod stats;
 mod watch;
 
@@ -32,4 +33,7 @@ pub use error::ApplyError;
 pub use handle::{DataPlane, Ticket};
 pub use oneshot::{Done, Known, OneShot};
 pub use portolan_plan::{Counting, Counts, Placement, PlanConfig, PlanError, SourcePolicy};
+pub use services::{
+    BackendCounts, FrontendCounts, Live, ServiceCounts, ServiceEvent, ServicePlane, ServiceStats,
+};
 pub use stats::Stats;

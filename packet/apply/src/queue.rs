@@ -120,7 +120,8 @@ impl<C> Inbox<C> {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(timeout.subsec_nanos()),
         });
-        let mut ready = [PollFd::new(&self.bell, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
+        let mut ready =
+            [PollFd::new(&self.bell, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
         match poll(&mut ready, timeout.as_ref()) {
             Ok(_) | Err(io::Errno::INTR) => {}
             Err(error) => {

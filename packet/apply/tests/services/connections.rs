@@ -1,0 +1,1 @@
+//! Connections that were led to an endpoint which is gone.
