@@ -174,6 +174,27 @@ impl<'a> Node<'a> {
         .start()
     }
 
+    /// Copies a program of the machine into `/opt/bin` of the node.
+    pub fn install(&self, program: &Path) -> Result<()> {
+        let name = program.file_name().with_context(|| format!("{} is no program", program.display()))?;
+        let target = self.root().join("opt/bin").join(name);
+        // A running program cannot be written to; it can be replaced.
+        let new = target.with_extension("new");
+        fs::copy(program, &new).with_context(|| format!("cannot copy {}", program.display()))?;
+        fs::rename(&new, &target).with_context(|| format!("cannot write {}", target.display()))
+    }
+
+    /// Starts a program on the node that goes on, with a log of its name; it ends with the node, or by [`Self::stop`].
+    pub fn start<S: AsRef<str>>(&self, name: &str, words: &[S]) -> Result<()> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        self.daemon(name, &words)?.start()
+    }
+
+    /// Kills what [`Self::start`] has started under this name.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        self.daemon_cgroup(name).kill()
+    }
+
     /// Loads an OCI archive from a file of the machine.
     pub fn load(&self, archive: &Path) -> Result<()> {
         let file = fs::File::open(archive).with_context(|| format!("cannot open {}", archive.display()))?;

@@ -60,6 +60,19 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Start a program on every node, which goes on without us; one of the same name is ended first.
+    Start {
+        #[command(flatten)]
+        name: Name,
+        /// What it is called among the node's programs and logs.
+        program: String,
+        /// A file of this machine that is copied into `/opt/bin` of each node before.
+        #[arg(long)]
+        install: Option<PathBuf>,
+        /// The command, as the node sees it.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Show the logs: their names, or the last lines of one.
     Logs {
         #[command(flatten)]
@@ -180,6 +193,15 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         Verb::Kubectl { name, arguments } => return become_it(find(&name)?.kubectl_command(&arguments)?),
         Verb::Load { name, images } => load(&find(&name)?, &images)?,
         Verb::Shell { name, place, command } => return become_it(shell(&find(&name)?, &place, command)?),
+        Verb::Start { name, program, install, command } => {
+            for node in find(&name)?.nodes() {
+                node.stop(&program)?;
+                if let Some(file) = &install {
+                    node.install(file)?;
+                }
+                node.start(&program, &command)?;
+            }
+        }
         Verb::Logs { name, log } => return logs(&name, log.as_deref()),
         Verb::Join(name) => println!("node{}", find(&name)?.join(&say)?),
         Verb::Reboot { name, node } => find_node(&find(&name)?, &node)?.reboot()?,

@@ -3,7 +3,11 @@
 //! Starts a cluster, runs `e2e.test` in the control plane's namespace, prints what passed and what failed, and takes
 //! the cluster down again. `--without-portmap --hook COMMAND` puts another plugin in portmap's place before the tests.
 
-use std::{path::Path, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -27,9 +31,12 @@ struct Words {
     /// The cluster's name; one that is up is used and left as it is.
     #[arg(long, default_value = "conformance")]
     name: String,
-    /// How many nodes.
-    #[arg(long, default_value_t = 2)]
-    nodes: usize,
+    /// How many nodes; as many as the tests want without it.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// How many tests run at once.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// No portmap plugin: another one serves hostPort.
     #[arg(long)]
     without_portmap: bool,
@@ -48,8 +55,10 @@ struct Words {
 enum Which {
     /// hostPort: what a CNI plugin does.
     Hostport,
-    /// Services: what a service proxy does.
+    /// Services: what a service proxy does, as far as it is Conformance.
     Services,
+    /// Everything about Services, their traffic and their connections that needs no cloud; wants six nodes and zones.
+    AllServices,
 }
 
 impl Which {
@@ -58,6 +67,32 @@ impl Which {
         match self {
             Self::Hostport => r"\[sig-network\] HostPort",
             Self::Services => r"\[sig-network\] Services.*\[Conformance\]",
+            Self::AllServices => {
+                r"\[sig-network\] (Services |Networking Granular Checks|\[Feature:IPv6DualStack\] Granular Checks|Conntrack |Traffic Distribution |Topology Hints |HostPort |EndpointSlice should support a Service|KubeProxy should set|Networking should (check kube-proxy|allow creating a Pod with an SCTP)|NoSNAT |Service CIDRs |Connectivity Pod Lifecycle|Service endpoints latency|API Server )"
+            }
+        }
+    }
+
+    /// Tests that can say nothing here: a regular expression, and the reason.
+    fn skips(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Hostport | Self::Services => &[],
+            Self::AllServices => &[
+                (r"Feature:SCTPConnectivity", "they want SCTP sockets of the kernel (CONFIG_IP_SCTP)"),
+                (
+                    r"\[Disruptive\]",
+                    "they restart Pods named kube-proxy and kube-apiserver, or log in to nodes by ssh",
+                ),
+            ],
+        }
+    }
+
+    /// How many nodes it wants, and whether in zones.
+    fn nodes(self) -> (usize, bool) {
+        match self {
+            Self::Hostport | Self::Services => (2, false),
+            // Traffic distribution is tested with two nodes in each of three zones.
+            Self::AllServices => (6, true),
         }
     }
 }
@@ -78,7 +113,8 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         Some(cluster) => cluster,
         None => {
             let options = Options {
-                nodes: words.nodes,
+                nodes: words.nodes.unwrap_or(words.which.nodes().0),
+                zones: words.which.nodes().1,
                 portmap: !words.without_portmap,
                 proxy: (!words.without_proxy).then(|| "nftables".to_owned()),
                 agnhost: true,
@@ -98,56 +134,166 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
 fn test(cluster: &Cluster, tools: &Tools, words: &Words) -> Result<ExitCode> {
     let folder = cluster.folder().join("conformance");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let report = folder.join("report.json");
-    let _ = std::fs::remove_file(&report);
-    let log = folder.join("e2e.log");
-    let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let suite =
+        Suite { cluster, program: tools.program("e2e.test")?, kubectl: tools.program("kubectl")?, folder };
     let started = Instant::now();
-    say(&format!("e2e.test runs; it writes to {}", log.display()));
-    let mut command = cluster.control();
-    command
-        .arg(tools.program("e2e.test")?)
-        .args(["--provider=skeleton", "--ginkgo.no-color", "--disable-log-dump", "--num-nodes=-1"])
-        .arg(format!("--kubeconfig={}", cluster.inside_kubeconfig().display()))
-        .arg(format!("--kubectl-path={}", tools.program("kubectl")?))
-        .arg(format!("--ginkgo.focus={}", words.focus.as_deref().unwrap_or(words.which.focus())))
-        .arg(format!("--ginkgo.json-report={}", report.display()));
-    if let Some(skip) = &words.skip {
-        command.arg(format!("--ginkgo.skip={skip}"));
-    }
-    let status = command
-        .current_dir(&folder)
-        .stdout(file.try_clone().context("cannot share a log")?)
-        .stderr(file)
-        .status()
-        .context("cannot start nsenter")?;
-    let Report { passed, failed } =
-        read(&report).with_context(|| format!("e2e.test ended with {status}: see {}", log.display()))?;
-    for name in &passed {
-        println!("passed  {name}");
-    }
-    for (name, why) in &failed {
-        println!("FAILED  {name}\n        {}", why.replace('\n', "\n        "));
-    }
-    let seconds = started.elapsed().as_secs();
-    println!("{} passed, {} failed, {seconds} s", passed.len(), failed.len());
-    if passed.is_empty() && failed.is_empty() {
+    let focus = words.focus.as_deref().unwrap_or(words.which.focus());
+    let skips = if words.focus.is_none() { words.which.skips() } else { &[] };
+    let skip: Vec<&str> = skips.iter().map(|(name, _)| *name).chain(words.skip.as_deref()).collect();
+    let names = suite.names(focus, &skip.join("|"))?;
+    if names.is_empty() {
         bail!("no test has such a name");
     }
-    Ok(ExitCode::from(u8::from(!failed.is_empty() || !status.success())))
+    // Those that want the cluster for themselves come after the others.
+    let (alone, beside): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains("[Serial]"));
+    let mut report = Report::default();
+    say(&format!(
+        "{} tests run, {} at once; they write to {}",
+        beside.len() + alone.len(),
+        words.jobs,
+        suite.folder.display()
+    ));
+    let jobs = words.jobs.clamp(1, beside.len().max(1));
+    let parts: Vec<Vec<&String>> =
+        (0..jobs).map(|job| beside.iter().skip(job).step_by(jobs).collect()).collect();
+    std::thread::scope(|scope| -> Result<()> {
+        let suite = &suite;
+        let running: Vec<_> = parts
+            .iter()
+            .enumerate()
+            .map(|(job, part)| scope.spawn(move || suite.run(&format!("e2e-{job}"), part)))
+            .collect();
+        for job in running {
+            report.add(job.join().unwrap_or_else(|_| bail!("a thread that tests panicked"))?);
+        }
+        Ok(())
+    })?;
+    report.add(suite.run("e2e-alone", &alone.iter().collect::<Vec<_>>())?);
+    report.print(skips, started);
+    Ok(ExitCode::from(u8::from(!report.failed.is_empty())))
+}
+
+/// The program with Kubernetes' own tests, and a cluster for it.
+struct Suite<'a> {
+    cluster: &'a Cluster,
+    program: String,
+    kubectl: String,
+    folder: PathBuf,
+}
+
+impl Suite<'_> {
+    /// The names of the tests that would run.
+    fn names(&self, focus: &str, skip: &str) -> Result<Vec<String>> {
+        let mut more = vec![format!("--ginkgo.focus={focus}"), "--ginkgo.dry-run".to_owned()];
+        if !skip.is_empty() {
+            more.push(format!("--ginkgo.skip={skip}"));
+        }
+        Ok(self.e2e("names", &more)?.passed)
+    }
+
+    /// Runs these tests one after the other.
+    fn run(&self, log: &str, names: &[&String]) -> Result<Report> {
+        if names.is_empty() {
+            return Ok(Report::default());
+        }
+        let exact: Vec<String> = names.iter().map(|name| escaped(name)).collect();
+        // The suite's own name comes in front of a test's.
+        let mut report = self.e2e(log, &[format!("--ginkgo.focus= ({})$", exact.join("|"))])?;
+        let lost = names
+            .iter()
+            .filter(|name| !report.knows(name))
+            .map(|name| ((*name).clone(), "it did not run".to_owned()));
+        let lost: Vec<_> = lost.collect();
+        report.failed.extend(lost);
+        Ok(report)
+    }
+
+    fn e2e(&self, log: &str, more: &[String]) -> Result<Report> {
+        let report = self.folder.join(format!("{log}.json"));
+        let _ = std::fs::remove_file(&report);
+        let log = self.folder.join(format!("{log}.log"));
+        let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = self.cluster.control();
+        command
+            .arg(&self.program)
+            .args(["--provider=skeleton", "--ginkgo.no-color", "--disable-log-dump", "--num-nodes=-1"])
+            .arg(format!("--kubeconfig={}", self.cluster.inside_kubeconfig().display()))
+            .arg(format!("--kubectl-path={}", self.kubectl))
+            .arg("--ginkgo.timeout=3h")
+            .arg(format!("--ginkgo.json-report={}", report.display()))
+            .args(more);
+        let status = command
+            .current_dir(&self.folder)
+            .stdout(file.try_clone().context("cannot share a log")?)
+            .stderr(file)
+            .status()
+            .context("cannot start nsenter")?;
+        let mut read =
+            read(&report).with_context(|| format!("e2e.test ended with {status}: see {}", log.display()))?;
+        if !status.success() && read.failed.is_empty() {
+            read.failed.push((format!("e2e.test ended with {status}"), format!("see {}", log.display())));
+        }
+        Ok(read)
+    }
+}
+
+/// A regular expression that is the text.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for letter in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(letter) {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
 }
 
 /// What came of the tests, by their names.
+#[derive(Default)]
 struct Report {
     passed: Vec<String>,
     /// With the reason.
     failed: Vec<(String, String)>,
+    /// Those that found that the cluster is not for them, with the reason.
+    skipped: Vec<(String, String)>,
+}
+
+impl Report {
+    fn knows(&self, name: &str) -> bool {
+        let others = self.failed.iter().chain(&self.skipped).map(|(name, _)| name);
+        self.passed.iter().chain(others).any(|known| known == name)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed.extend(other.passed);
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+
+    fn print(&self, skips: &[(&str, &str)], started: Instant) {
+        let indented = |text: &str| text.replace('\n', "\n         ");
+        for name in &self.passed {
+            println!("passed   {name}");
+        }
+        for (name, why) in &self.skipped {
+            println!("skipped  {name}\n         {}", indented(why));
+        }
+        for (name, why) in skips {
+            println!("left out {name}\n         {why}");
+        }
+        for (name, why) in &self.failed {
+            println!("FAILED   {name}\n         {}", indented(why));
+        }
+        let (passed, failed, skipped) = (self.passed.len(), self.failed.len(), self.skipped.len());
+        println!("{passed} passed, {failed} failed, {skipped} skipped, {} s", started.elapsed().as_secs());
+    }
 }
 
 /// Reads the report that Ginkgo writes.
 fn read(report: &Path) -> Result<Report> {
     let report: Value = serde_json::from_slice(&std::fs::read(report)?)?;
-    let (mut passed, mut failed) = (Vec::new(), Vec::new());
+    let mut found = Report::default();
     for spec in report[0]["SpecReports"].as_array().into_iter().flatten() {
         let mut name: Vec<&str> = spec["ContainerHierarchyTexts"]
             .as_array()
@@ -160,13 +306,17 @@ fn read(report: &Path) -> Result<Report> {
         // What comes before and after all tests counts when it fails only.
         let test = spec["LeafNodeType"] == "It";
         match spec["State"].as_str().unwrap_or_default() {
-            "passed" if test => passed.push(name),
+            "passed" if test => found.passed.push(name),
+            // Those that are not in focus have no message.
+            "skipped" if test => {
+                found.skipped.extend(spec["Failure"]["Message"].as_str().map(|why| (name, why.to_owned())))
+            }
             "passed" | "skipped" | "pending" => {}
             state => {
                 let why = spec["Failure"]["Message"].as_str().unwrap_or(state);
-                failed.push((name, why.lines().take(10).collect::<Vec<_>>().join("\n")));
+                found.failed.push((name, why.lines().take(10).collect::<Vec<_>>().join("\n")));
             }
         }
     }
-    Ok(Report { passed, failed })
+    Ok(found)
 }
