@@ -128,11 +128,13 @@ impl Node {
         })
     }
 
-    /// Calls the plugin as containerd does for a Pod of this name.
+    /// Calls the plugin as containerd does for a Pod of this name, with the container's result unless `config` has one.
     #[track_caller]
     pub fn call(&self, command: &str, pod: &str, container: &Container, config: &Value) -> Answer {
         let mut config = config.clone();
-        config["prevResult"] = container.result("1.1.0");
+        if config.get("prevResult").is_none() {
+            config["prevResult"] = container.result("1.1.0");
+        }
         let arguments =
             format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=games;K8S_POD_NAME={pod};K8S_POD_UID=uid-{pod}");
         self.host.plugin(

@@ -49,6 +49,11 @@ fn two_hundred_and_fifty_sandboxes_with_twenty_ports_each_come_answer_and_go() {
         .collect();
     let made = begun.elapsed();
     let call = |command: &str, index: usize, container: &Container| -> Answer {
+        let mut config = config.clone();
+        // One network for all of them, as a bridge has.
+        let result =
+            container.result("1.1.0").to_string().replace(".2/24", ".2/16").replace("::2/64", "::2/16");
+        config["prevResult"] = serde_json::from_str(&result).expect("JSON");
         node.call(command, &format!("pod-{index}"), container, &config).ok()
     };
 
@@ -98,8 +103,9 @@ fn two_hundred_and_fifty_sandboxes_with_twenty_ports_each_come_answer_and_go() {
     });
     assert!(left.is_ok(), "{left:?}");
     assert!((20000..25000).step_by(97).all(|port| !node.is_held(port)), "something is still held");
-    // Each is a process of its own; on two busy cores this is some 10 ms of it.
-    assert!(added + deleted < Duration::from_secs(60), "ADD took {added:?}, DEL {deleted:?}");
+    // Each is a process of its own. On two cores that others use as well it is some 20 ms of theirs.
+    let times = format!("ADD {added:?}, DEL of half of them {deleted:?}");
+    assert!(added + deleted < Duration::from_secs(90), "{times}");
     assert!(
         begun.elapsed() < Duration::from_secs(240),
         "{:?}, of which {made:?} for namespaces",
