@@ -42,7 +42,8 @@ pub struct Route {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     addresses: BTreeMap<IpAddr, AddressType>,
-    interfaces: BTreeMap<String, Vec<IpAddr>>,
+    // In the order of their indices.
+    interfaces: Vec<(String, Vec<IpAddr>)>,
     routes: Vec<Route>,
 }
 
@@ -58,10 +59,10 @@ impl Host {
         self.address(address, AddressType::Local)
     }
 
-    /// With addresses of its own on an interface.
+    /// With addresses of its own on an interface. Interfaces are given in the order of their indices.
     #[must_use]
     pub fn interface(mut self, name: impl Into<String>, addresses: &[IpAddr]) -> Self {
-        self.interfaces.entry(name.into()).or_default().extend(addresses);
+        self.interfaces.push((name.into(), addresses.to_vec()));
         addresses.iter().fold(self, |host, address| host.local(*address))
     }
 
@@ -116,7 +117,15 @@ impl Host {
 
     /// The first address of that family on an interface.
     pub(super) fn first(&self, interface: &str, ipv4: bool) -> Option<IpAddr> {
-        let addresses = self.interfaces.get(interface)?;
-        addresses.iter().copied().find(|address| address.is_ipv4() == ipv4)
+        let named = self.interfaces.iter().filter(|(name, _)| name == interface);
+        named.flat_map(|(_, addresses)| addresses).copied().find(|address| address.is_ipv4() == ipv4)
+    }
+
+    /// The source that masquerading gives over the loopback, which has no address of its own for it: of IPv4 the first
+    /// of any interface (`inet_select_addr`), of IPv6 the destination itself (`ipv6_dev_get_saddr`, RFC 6724 rule 1).
+    pub(super) fn over_loopback(&self, to: IpAddr) -> IpAddr {
+        let mut all = self.interfaces.iter().flat_map(|(_, addresses)| addresses).copied();
+        let first = all.find(|address| address.is_ipv4() && !address.is_loopback());
+        first.filter(|_| to.is_ipv4()).unwrap_or(to)
     }
 }

@@ -1,6 +1,6 @@
 //! A machine with tables: packets go in, outcomes come out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Choose, Connection, EvaluateError, Every, Host, Origin, Outcome, Packet,
@@ -52,8 +52,9 @@ impl Prepared {
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     host: Host,
-    tables: Vec<Prepared>,
-    sets: Vec<BTreeMap<String, Contents>>,
+    tables: Vec<Arc<Prepared>>,
+    // Shared until a rule adds to one.
+    sets: Vec<Arc<BTreeMap<String, Contents>>>,
 }
 
 impl Machine {
@@ -73,9 +74,9 @@ impl Machine {
         });
         let prepared =
             Prepared { name: ruleset.table.to_string(), bases: bases.collect(), chains: chains.collect() };
-        self.tables.push(prepared);
+        self.tables.push(Arc::new(prepared));
         let sets = ruleset.sets.iter().map(|filled| (filled.set.name.clone(), Contents::new(filled)));
-        self.sets.push(sets.collect());
+        self.sets.push(Arc::new(sets.collect()));
         self
     }
 

@@ -1,5 +1,7 @@
 //! One rule: its expressions in order, until one says that the rule does not match or gives a verdict.
 
+use std::sync::Arc;
+
 use super::{Choose, EvaluateError, Place, What, hash, registers::Registers, walk::Walk};
 use crate::{
     Bitwise, Byteorder, Compare, ComparisonOperator, Data, Dynset, DynsetOperation, Element, ElementValue,
@@ -180,7 +182,7 @@ impl Run<'_, '_> {
     }
 
     fn lookup(&mut self, one: &Lookup) -> Result<Option<End>, EvaluateError> {
-        let set = &self.contents(&one.set)?.set;
+        let set = self.contents(&one.set)?.set();
         let (length, fields) = (set.key_length(), set.key.len());
         let key = self.load(one.key, length, "lookup")?;
         let found = self.contents(&one.set)?.find(&key).cloned();
@@ -209,7 +211,7 @@ impl Run<'_, '_> {
         if let Some(inner) = one.expressions.iter().find(|inner| !matches!(inner, Expression::Counter(_))) {
             return Err(self.unsupported(format!("{} for each element", encode::expression_name(inner))));
         }
-        let set = &self.contents(&one.set)?.set;
+        let set = self.contents(&one.set)?.set();
         let (key_length, fields) = (set.key_length(), set.key.len());
         let (value_length, values) = match &set.value {
             crate::SetValue::Data(types) => (set.value_length(), types.len()),
@@ -239,7 +241,7 @@ impl Run<'_, '_> {
 
     fn contents_mut(&mut self, name: &str) -> Result<&mut super::sets::Contents, EvaluateError> {
         let missing = self.missing(name);
-        self.walk.sets[self.table].get_mut(name).ok_or(missing)
+        Arc::make_mut(&mut self.walk.sets[self.table]).get_mut(name).ok_or(missing)
     }
 
     fn missing(&self, name: &str) -> EvaluateError {

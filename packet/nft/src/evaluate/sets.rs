@@ -10,7 +10,6 @@ use crate::{Data, Element, FilledSet, Set};
 /// A set that can be looked into. Copies share what it was filled with.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
-    pub(super) set: Set,
     filled: Arc<Filled>,
     // What rules did to it since: an element, or none where there was one.
     changed: BTreeMap<Vec<u8>, Option<Element>>,
@@ -20,6 +19,7 @@ pub(super) struct Contents {
 
 #[derive(Debug)]
 struct Filled {
+    set: Set,
     elements: Vec<Element>,
     // Sets without intervals: which element has this key.
     exact: HashMap<Vec<u8>, usize>,
@@ -36,8 +36,13 @@ impl Contents {
         let ordered = interval && !filled.set.is_concatenated();
         let beginnings = if ordered { keys().collect() } else { BTreeMap::new() };
         let count = elements.len();
-        let held = Filled { elements, exact, beginnings };
-        Self { set: filled.set.clone(), filled: Arc::new(held), changed: BTreeMap::new(), count }
+        let held = Filled { set: filled.set.clone(), elements, exact, beginnings };
+        Self { filled: Arc::new(held), changed: BTreeMap::new(), count }
+    }
+
+    /// Its declaration.
+    pub(super) fn set(&self) -> &Set {
+        &self.filled.set
     }
 
     /// The element that a key belongs to.
@@ -46,10 +51,10 @@ impl Contents {
             return changed.as_ref();
         }
         let filled = &*self.filled;
-        if !self.set.interval {
+        if !self.set().interval {
             return filled.exact.get(key).map(|at| &filled.elements[*at]);
         }
-        if self.set.is_concatenated() {
+        if self.set().is_concatenated() {
             return filled.elements.iter().find(|element| self.each_field_holds(element, key));
         }
         let (_, at) = filled.beginnings.range(..=key.to_vec()).next_back()?;
@@ -59,7 +64,7 @@ impl Contents {
 
     /// As the kernel's pipapo: field by field, without looking at the others.
     fn each_field_holds(&self, element: &Element, key: &[u8]) -> bool {
-        let lengths: Vec<usize> = self.set.key.iter().map(|field| field.length()).collect();
+        let lengths: Vec<usize> = self.set().key.iter().map(|field| field.length()).collect();
         let key = Data::from_wire(key, lengths.len());
         let ends = element.key.split(&lengths).zip(element.last().split(&lengths));
         ends.zip(key.split(&lengths)).all(|((first, last), field)| first <= field && field <= last)
@@ -70,7 +75,7 @@ impl Contents {
         if self.find(element.key.as_bytes()).is_some() {
             return true;
         }
-        if self.set.size.is_some_and(|size| self.count >= size as usize) {
+        if self.set().size.is_some_and(|size| self.count >= size as usize) {
             return false;
         }
         self.count += 1;

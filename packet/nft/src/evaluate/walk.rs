@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::{
@@ -71,8 +72,8 @@ impl Tracking {
 /// A packet on its way.
 pub(super) struct Walk<'w> {
     pub(super) host: &'w Host,
-    pub(super) tables: &'w [Prepared],
-    pub(super) sets: Vec<BTreeMap<String, Contents>>,
+    pub(super) tables: &'w [Arc<Prepared>],
+    pub(super) sets: Vec<Arc<BTreeMap<String, Contents>>>,
     pub(super) packet: Packet,
     pub(super) connection: Tracking,
     pub(super) hook: Hook,
@@ -173,7 +174,7 @@ impl Walk<'_> {
         let to = self.packet.destination.ip();
         if self.host.is_local(to) {
             self.packet.output = Some("lo".to_owned());
-            self.way_source = Some(to);
+            self.way_source = Some(self.host.over_loopback(to));
         } else if let Some(route) = self.host.way(to) {
             self.packet.output = Some(route.interface.clone());
             self.way_source = Some(route.source);
