@@ -72,9 +72,17 @@ pub struct ListArgs {
 /// Flags of `portolan get`.
 #[derive(Args, Clone, Debug)]
 pub struct GetArgs {
-    /// The instance's name.
+    /// The instance's name; or `services`, or `service NAME`.
     #[arg(value_name = "NAME")]
-    pub name: Name,
+    pub name: String,
+
+    /// Of a Service: its name.
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// Of Services: only those of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
 
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]

@@ -9,6 +9,7 @@ use std::{
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_model::PortRange;
 
 use crate::{
     Pool,
@@ -94,6 +95,32 @@ pub struct UpArgs {
     )]
     pub localhost: bool,
 
+    /// A file of Kubernetes Services and EndpointSlices, or a folder of such; edits apply while this runs. Repeatable.
+    #[arg(
+        short = 'f',
+        long = "services",
+        visible_alias = "filename",
+        value_name = "FILE",
+        env = "PORTOLAN_SERVICES",
+        value_delimiter = ','
+    )]
+    pub services: Vec<PathBuf>,
+
+    /// Where Services get cluster addresses from; one of each family
+    /// [default: a part of 10.214.0.0-10.229.255.255 that is free here, and fd70:6f72:746f:1::/112].
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "PORTOLAN_SERVICE_CIDR",
+        value_delimiter = ',',
+        value_parser = service_network
+    )]
+    pub service_cidr: Vec<IpNet>,
+
+    /// Where Services get node ports from.
+    #[arg(long, value_name = "FIRST-LAST", env = "PORTOLAN_NODE_PORT_RANGE", default_value = "30000-32767")]
+    pub node_port_range: PortRange,
+
     /// How long a registration lives without a renewal.
     #[arg(long, value_name = "DURATION", env = "PORTOLAN_TTL", default_value = "30s", value_parser = duration)]
     pub ttl: Duration,
@@ -145,6 +172,19 @@ impl FromStr for InstanceSubnet {
             IpNet::V6(net) => Self::V6(net),
         })
     }
+}
+
+/// A network for cluster addresses, with room for some.
+pub(crate) fn service_network(text: &str) -> Result<IpNet, String> {
+    let net: IpNet =
+        text.parse().map_err(|_| format!("{text:?} is no network: write 10.96.0.0/16 or fd00::/112"))?;
+    if net.addr() != net.network() {
+        return Err(format!("{text} has host bits set: did you mean {}?", net.trunc()));
+    }
+    if net.max_prefix_len() - net.prefix_len() < 2 {
+        return Err(format!("{text} has no room for Services: use a shorter prefix"));
+    }
+    Ok(net)
 }
 
 /// A DNS name of labels (RFC 1123 section 2.1), without the dot at its end.

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    AgentArgs, AwaitArgs, CniArgs, DemoArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs,
-    PortsArgs, RegistryArgs, ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, WebhookArgs,
+    AgentArgs, AwaitArgs, CniArgs, DeleteArgs, DemoArgs, ExposeArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs,
+    PortsArgs, RegistryArgs, RelayArgs, ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, WebhookArgs,
     look::EXIT_CODES,
 };
 
@@ -40,6 +40,7 @@ Examples:
 Examples:
   portolan up                                   # all on loopback
   portolan up --pool 20000-29999 --pool media=30000-31999
+  portolan up -f services.yaml                  # and Kubernetes Services, without Kubernetes
   portolan up --config /etc/portolan.toml       # with keys such as: listen = \"127.0.0.1:10080\"
 
 A flag wins over the environment (PORTOLAN_LISTEN and so on), that over the file, that over the default.")]
@@ -87,10 +88,12 @@ Examples:
     )]
     List(ListArgs),
 
-    /// Show all about one instance
+    /// Show all about one instance, or the Services of this machine
     #[command(after_help = "\
 Examples:
   portolan get web-0
+  portolan get services                         # cluster addresses, ports; -o wide with endpoints
+  portolan get service web -o yaml              # as kubectl shows it
   portolan get web-0 -o yaml")]
     Get(GetArgs),
 
@@ -123,6 +126,36 @@ Examples:
 
 Exits with 1 when a line says fail.")]
     Doctor(DoctorArgs),
+
+    /// Make a Service of copies of a program: one address for all of them
+    #[command(after_help = "\
+Examples:
+  portolan expose web --port 80                 # all passing copies of web at one address; `portolan get services`
+  portolan expose web --port 80 --target-port http --type NodePort
+  portolan expose instance web-0 --port 80 --name first
+  portolan expose --selector app=web,tier=front --name front --port 80 --session-affinity ClientIP
+  portolan expose web --port 80 --dry-run=client -o yaml > services.yaml    # for `portolan up -f services.yaml`
+
+`portolan up` serves it, under the name NAME.NAMESPACE.svc.ZONE too, until `portolan delete service NAME`.")]
+    Expose(Box<ExposeArgs>),
+
+    /// Take a Service away that `portolan expose` has made
+    #[command(after_help = "\
+Examples:
+  portolan delete service web
+  portolan delete service/web -n shop")]
+    Delete(DeleteArgs),
+
+    /// Serve Services in user space, without privileges: a proxy for TCP and UDP
+    #[command(after_help = "\
+Examples:
+  portolan relay -f services.yaml               # node ports of all Services in the file, on all addresses
+  portolan relay -f services.yaml --listen web=127.0.0.1:8080 --no-node-ports
+  portolan relay -f services/ --proxy-protocol v2 --max-per-client 100 --metrics-listen 127.0.0.1:9090
+
+The endpoints are those of the EndpointSlices in the file. Bytes of TCP do not pass through this process (splice),
+datagrams of UDP come and go in batches. SIGTERM takes nobody new and lets connections end.")]
+    Relay(Box<RelayArgs>),
 
     /// Give the Pods of this Kubernetes node ports: what a DaemonSet runs
     #[command(after_help = "\

@@ -14,16 +14,19 @@ mod catalog;
 mod cni;
 mod demo;
 mod ending;
+mod expose;
 mod holder;
 mod launch;
 mod loopback;
 mod node;
 mod output;
 mod registry;
+mod relay;
 mod rights;
 mod rollout;
 mod run;
 mod serve;
+mod services;
 mod up;
 mod verbs;
 mod webhook;
@@ -85,6 +88,9 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Serve(args) => serve::main(global, *args).await,
         Verb::List(args) => verbs::list::main(global, args).await,
         Verb::Get(args) => verbs::get::main(global, args).await,
+        Verb::Expose(args) => expose::main(global, *args).await,
+        Verb::Delete(args) => expose::delete(global, args).await,
+        Verb::Relay(args) => relay::main(global, *args).await,
         Verb::Watch(args) => verbs::watch::main(global, args).await,
         Verb::Resolve(args) => verbs::resolve::main(args).await,
         Verb::Ports(args) => verbs::ports::main(global, args).await,
@@ -107,6 +113,7 @@ fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
         Verb::Up(_)
             | Verb::Await(_)
             | Verb::Registry(_)
+            | Verb::Relay(_)
             | Verb::Run(_)
             | Verb::Serve(_)
             | Verb::Agent(_)

@@ -8,7 +8,7 @@ pub(crate) mod listeners;
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
-use portolan_dns::{Dns, DnsConfig, Listener, Zone};
+use portolan_dns::{Dns, DnsConfig, Listener, Zone, services::ServiceBoard};
 use portolan_netlink::route;
 use portolan_registry::{
     Registry, RegistryConfig,
@@ -28,6 +28,8 @@ const DNS_TTL: u32 = 5;
 /// A catalog, running.
 pub(crate) struct Catalog {
     pub(crate) registry: Registry,
+    /// The names of Services, beside those of the catalog.
+    pub(crate) services: ServiceBoard,
     dns: Vec<Dns>,
     /// Cancelled when no new request is to be taken.
     closing: CancellationToken,
@@ -39,7 +41,14 @@ impl Catalog {
     pub(crate) async fn open(folder: &Path, config: RegistryConfig) -> anyhow::Result<Self> {
         let store = RedbStore::open(folder)?;
         let registry = Registry::start(config, Box::new(store)).await?;
-        Ok(Self { registry, dns: Vec::new(), closing: CancellationToken::new(), servers: JoinSet::new() })
+        let services = ServiceBoard::default();
+        Ok(Self {
+            registry,
+            services,
+            dns: Vec::new(),
+            closing: CancellationToken::new(),
+            servers: JoinSet::new(),
+        })
     }
 
     /// Answers for the catalog's names.
@@ -56,7 +65,7 @@ impl Catalog {
             resolv_conf: "/etc/resolv.conf".into(),
             metrics: Arc::clone(metrics),
         };
-        self.dns.push(Dns::start(config, Arc::new(self.registry.clone()))?);
+        self.dns.push(Dns::start(config, Arc::new(self.services.beside(self.registry.clone())))?);
         Ok(())
     }
 

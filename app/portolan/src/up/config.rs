@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_apply::PlanConfig;
 use portolan_cli::{Global, InstanceSubnet, Pool, UpArgs};
-use portolan_model::PortRange;
+use portolan_model::{PortRange, ServiceNode};
 use portolan_netlink::route;
 use portolan_ports::{
     Pools, PortsConfig,
@@ -22,6 +22,7 @@ use portolan_sandbox::{SandboxConfig, resolv_conf};
 use crate::{
     node::{NodeConfig, OwnConfig},
     rights::Rights,
+    services::ServicesSettings,
 };
 
 /// Everything that `up` is told.
@@ -49,6 +50,10 @@ pub(crate) struct UpConfig {
     pub(crate) remove_after: Duration,
     pub(crate) quarantine: Duration,
     pub(crate) token: Option<String>,
+    /// Files and folders of Services.
+    pub(crate) services: Vec<PathBuf>,
+    pub(crate) service_networks: Vec<IpNet>,
+    pub(crate) node_ports: PortRange,
 }
 
 /// 10.213.0.0/16 is seldom used by anybody; the /64 is of the block for private use (RFC 4193) and spells "porto".
@@ -101,6 +106,9 @@ impl UpConfig {
             remove_after: args.remove_after,
             quarantine: args.quarantine,
             token: global.read_token().context("the API's token")?,
+            services: args.services.clone(),
+            service_networks: args.service_cidr.clone(),
+            node_ports: args.node_port_range,
         };
         if config.addresses.is_empty() {
             config.addresses = config.gateways();
@@ -114,6 +122,26 @@ impl UpConfig {
     /// The addresses by which instances with networks of their own reach this machine, and its DNS.
     pub(crate) fn gateways(&self) -> Vec<IpAddr> {
         if self.dataplane { self.sandboxes().gateways().collect() } else { Vec::new() }
+    }
+
+    /// What the owner of Services is told.
+    pub(crate) fn services(&self) -> ServicesSettings {
+        // Networks that this machine reaches otherwise; without them a range is chosen in the dark, which is told by the
+        // first one who misses an address.
+        let routes = route::Rtnl::open().and_then(|rtnl| rtnl.routes()).unwrap_or_default();
+        let routed = routes.iter().map(|route| route.destination).filter(|net| net.prefix_len() > 0);
+        ServicesSettings {
+            data: self.data.clone(),
+            files: self.services.clone(),
+            networks: self.service_networks.clone(),
+            node_ports: self.node_ports,
+            pools: self.pools.iter().map(|pool| pool.range).collect(),
+            taken: routed.chain([self.v4.into(), self.v6.into()]).collect(),
+            node: ServiceNode { name: self.node.clone(), zone: None, addresses: self.addresses.clone() },
+            interfaces: SandboxConfig::LINK_PREFIX.to_owned(),
+            dataplane: self.dataplane,
+            localhost: self.localhost,
+        }
     }
 
     /// What the node's engine is told.

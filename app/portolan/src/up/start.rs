@@ -24,12 +24,14 @@ use crate::{
     node::{self, Engine, NodeHandle},
     output::problem::mendable,
     run::SOCKET,
+    services::{self, Owner, ServicesHandle},
 };
 
 /// Everything, running.
 pub(crate) struct Up {
     catalog: Catalog,
     node: NodeHandle,
+    services: ServicesHandle,
     _socket: UnixPath,
     _dataplane: Option<DataPlaneLock>,
     // Last: the folder is unlocked when nothing writes to it any more.
@@ -72,9 +74,9 @@ impl Up {
 
         // From here on the kernel knows us: whatever fails must give back what was taken.
         match Self::serve(config, &node, Listeners { public, browsers, register }, counters).await {
-            Ok((catalog, socket)) => {
+            Ok((catalog, services, socket)) => {
                 tokio::spawn(forget(catalog.registry.clone(), lost));
-                Ok(Self { catalog, node, _socket: socket, _dataplane: dataplane, _folder: folder })
+                Ok(Self { catalog, node, services, _socket: socket, _dataplane: dataplane, _folder: folder })
             }
             Err(error) => {
                 for failure in node.close().await {
@@ -90,9 +92,13 @@ impl Up {
         node: &NodeHandle,
         listeners: Listeners,
         counters: Arc<Metrics>,
-    ) -> anyhow::Result<(Catalog, UnixPath)> {
+    ) -> anyhow::Result<(Catalog, ServicesHandle, UnixPath)> {
         let mut catalog = Catalog::open(&config.data, registry_config(config, Arc::clone(&counters))).await?;
         start_dns(config, &counters, &mut catalog)?;
+        let (settings, board) = (config.services(), catalog.services.clone());
+        let owner = tokio::task::spawn_blocking(move || Owner::open(settings, board)).await??;
+        let services = ServicesHandle::start(owner, catalog.registry.clone(), node.clone())
+            .context("starting the thread of Services")?;
 
         let (socket, path) = listeners::unix(&config.data.join(SOCKET)).map_err(mendable)?;
         let info = NodeInfo {
@@ -110,21 +116,27 @@ impl Up {
             .merge(portolan_web::router(registry.clone()))
             .merge(metrics::router(counters, node.clone()))
             .merge(api::router(registry.clone()));
-        let local = api::router(registry.clone()).merge(node::router(node.clone(), info));
+        let local = api::router(registry.clone())
+            .merge(node::router(node.clone(), info))
+            .merge(services::api::router(services.clone()));
         let tutorial = api::tutorial(registry.clone());
 
         catalog.serve_tcp(listeners.public, public.clone())?;
         catalog.serve_tcp(listeners.browsers, public)?;
         catalog.serve_tcp(listeners.register, tutorial)?;
         catalog.serve(UnixListener::from_std(socket)?, local);
-        Ok((catalog, path))
+        Ok((catalog, services, path))
     }
 
     /// Ends all parts: no new requests, those under way end, the catalog is written, the node gives back what belongs
     /// to nobody. Returns what could not be cleaned up.
     pub(crate) async fn stop(self) -> Vec<String> {
         self.catalog.stop().await;
-        self.node.close().await
+        // As rules and holds of instances that live, Services stay for the next `up`.
+        let leave = self.node.usage().await.is_ok_and(|usage| !usage.leases.is_empty());
+        let mut failures = self.services.close(leave).await;
+        failures.extend(self.node.close().await);
+        failures
     }
 }
 

@@ -1,11 +1,11 @@
-//! `portolan get`: all about one instance.
+//! `portolan get`: all about one instance; of Services, `services`.
 
 use std::{io::Write, process::ExitCode};
 
 use portolan_cli::{Format, GetArgs, Global};
-use portolan_model::Instance;
+use portolan_model::{Instance, Name};
 
-use super::api;
+use super::{api, services};
 use crate::output::{
     age,
     instances::{labels, printable},
@@ -15,9 +15,13 @@ use crate::output::{
 
 /// Asks and prints.
 pub(crate) async fn main(global: Global, args: GetArgs) -> anyhow::Result<ExitCode> {
-    let instance = match api::registry(&global)?.get(&args.name).await {
+    if let Some(name) = services::asked(&args) {
+        return services::main(global, &args, name).await;
+    }
+    let name: Name = args.name.parse()?;
+    let instance = match api::registry(&global)?.get(&name).await {
         Err(error) if error.is_not_found() => {
-            return Err(anyhow::anyhow!("there is no instance {}", args.name))
+            return Err(anyhow::anyhow!("there is no instance {name}"))
                 .hint("`portolan list` shows all of them");
         }
         answer => answer?,

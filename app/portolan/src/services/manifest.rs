@@ -1,0 +1,391 @@
+//! Services as people write them: read, and checked as the API server would, with the line of what is wrong.
+//!
+//! Reading is `edge/kubernetes`; here is what only matters where no API server stands before: names, duplicates, fields
+//! that do not exist.
+
+use std::collections::BTreeSet;
+
+use portolan_kubernetes::{Manifest, WrittenService, services_from_yaml};
+use portolan_model::{ObjectName, ServiceType};
+use serde_json::Value;
+
+/// Why a file is not served, with the place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {message}")]
+pub(crate) struct ManifestError {
+    /// `FILE` or `FILE:LINE`.
+    pub(crate) place: String,
+    pub(crate) message: String,
+}
+
+/// A file, read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) services: Vec<Written>,
+    pub(crate) slices: Vec<portolan_model::EndpointSlice>,
+    /// What was ignored, each with its place.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A Service with what its file says besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) service: WrittenService,
+    /// Where it is from: `FILE:LINE`.
+    pub(crate) place: String,
+}
+
+impl Written {
+    pub(crate) fn name(&self) -> &ObjectName {
+        &self.service.service.name
+    }
+
+    /// Whether its type is `ExternalName`.
+    pub(crate) fn is_alias(&self) -> bool {
+        self.service.external_name.is_some()
+    }
+}
+
+/// Fields of a Service's spec (`k8s.io/api/core/v1`, 1.36).
+const SPEC: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "externalName",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "ports",
+    "publishNotReadyAddresses",
+    "selector",
+    "sessionAffinity",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+    "type",
+];
+const PORT: &[&str] = &["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"];
+/// Values that a field may have, where it may not have any.
+const VALUES: &[(&str, &[&str])] = &[
+    ("type", &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]),
+    ("internalTrafficPolicy", &["Cluster", "Local"]),
+    ("externalTrafficPolicy", &["Cluster", "Local"]),
+    ("sessionAffinity", &["None", "ClientIP"]),
+    ("ipFamilyPolicy", &["SingleStack", "PreferDualStack", "RequireDualStack"]),
+];
+
+/// Reads the text of `file`.
+pub(crate) fn read(file: &str, text: &str) -> Result<Read, ManifestError> {
+    let at = |line: Option<usize>| line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"));
+    let manifest = services_from_yaml(text).map_err(|error| {
+        let message = error.to_string();
+        let line = line_in_message(&message).or_else(|| line_of(text, &message));
+        ManifestError { place: at(line), message }
+    })?;
+    let raw: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_default();
+    let raw: Vec<&Value> =
+        raw.iter().flat_map(objects).filter(|object| object["kind"] == "Service").collect();
+    let Manifest { services, slices, warnings } = manifest;
+    let mut read = Read { slices, ..Read::default() };
+    read.warnings
+        .extend(warnings.into_iter().map(|warning| format!("{}: {warning}", at(line_of(text, &warning)))));
+    for (index, service) in services.into_iter().enumerate() {
+        let name = service.service.name.clone();
+        let starts = line_of_name(text, &name.name);
+        let place = |needle: &str| at(line_from(text, starts.unwrap_or(1), needle).or(starts));
+        let object = raw.get(index).copied().unwrap_or(&Value::Null);
+        let balancer: Option<std::net::IpAddr> =
+            object["spec"]["loadBalancerIP"].as_str().and_then(|text| text.parse().ok());
+        check(&service, object).map_err(|(needle, message)| ManifestError {
+            place: place(&needle),
+            message: format!("Service {name}: {message}"),
+        })?;
+        for field in unknown(object) {
+            let key = field.rsplit('.').next().unwrap_or(&field);
+            read.warnings.push(format!(
+                "{}: Service {name}: unknown field {field:?} is ignored",
+                place(&format!("{key}:"))
+            ));
+        }
+        if read.services.iter().any(|other| *other.name() == name) {
+            return Err(ManifestError {
+                place: at(starts),
+                message: format!("Service {name} is there twice: give one of them another name"),
+            });
+        }
+        let mut service = service;
+        // The field is the request, the status the answer: here both are one.
+        if service.service.kind == ServiceType::LoadBalancer
+            && service.service.load_balancer_addresses.is_empty()
+        {
+            service.service.load_balancer_addresses.extend(balancer);
+        }
+        read.services.push(Written { service, place: at(starts) });
+    }
+    Ok(read)
+}
+
+/// The objects of a document, those of lists too.
+fn objects(document: &Value) -> Vec<&Value> {
+    match document["items"].as_array() {
+        Some(items) => items.iter().flat_map(objects).collect(),
+        None => vec![document],
+    }
+}
+
+/// What the API server refuses: what to look for in the text, and what is wrong with it.
+fn check(written: &WrittenService, object: &Value) -> Result<(), (String, String)> {
+    let service = &written.service;
+    let no = |needle: &str, message: String| Err((needle.to_owned(), message));
+    for (what, label) in
+        [("metadata.name", &service.name.name), ("metadata.namespace", &service.name.namespace)]
+    {
+        if !is_label(label) {
+            return no(
+                label,
+                format!(
+                    "{what}: Invalid value: {label:?}: use lower-case letters, digits and '-', beginning with a letter"
+                ),
+            );
+        }
+    }
+    for (field, allowed) in VALUES {
+        if let Some(value) = object["spec"][*field].as_str().filter(|value| !allowed.contains(value)) {
+            return no(
+                value,
+                format!(
+                    "spec.{field}: Unsupported value: {value:?}: supported values: {}",
+                    allowed.join(", ")
+                ),
+            );
+        }
+    }
+    if object["spec"]["type"] == "ExternalName" {
+        return match &written.external_name {
+            Some(name) if is_dns_name(name) => Ok(()),
+            Some(name) => no(name, format!("spec.externalName: Invalid value: {name:?}: it is no DNS name")),
+            None => no(
+                "ExternalName",
+                "spec.externalName: Required value: the name that it stands for".to_owned(),
+            ),
+        };
+    }
+    let raw = object["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if raw.is_empty()
+        && !written.headless
+        && !service.options.whole_address
+        && service.options.spans.is_empty()
+    {
+        return no("spec:", "spec.ports: Required value: which ports it has".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    for (index, port) in raw.iter().enumerate() {
+        let number = port["port"].as_i64().unwrap_or_default();
+        if !(1..=65_535).contains(&number) {
+            return no(
+                &number.to_string(),
+                format!(
+                    "spec.ports[{index}].port: Invalid value: {number}: must be between 1 and 65535, inclusive"
+                ),
+            );
+        }
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        if !["TCP", "UDP", "SCTP"].contains(&protocol) {
+            return no(
+                protocol,
+                format!(
+                    "spec.ports[{index}].protocol: Unsupported value: {protocol:?}: supported values: TCP, UDP, SCTP"
+                ),
+            );
+        }
+        let name = port["name"].as_str().unwrap_or_default();
+        if raw.len() > 1 && name.is_empty() {
+            return no(
+                &format!("port: {number}"),
+                format!(
+                    "spec.ports[{index}].name: Required value: where there are several ports each has a name"
+                ),
+            );
+        }
+        if !name.is_empty() && !is_label_with_digits(name) {
+            return no(
+                name,
+                format!(
+                    "spec.ports[{index}].name: Invalid value: {name:?}: use lower-case letters, digits and '-'"
+                ),
+            );
+        }
+        if !seen.insert(format!("name {name}")) || !seen.insert(format!("{number}/{protocol}")) {
+            return no(
+                &format!("port: {number}"),
+                format!(
+                    "spec.ports[{index}]: Duplicate value: {number}/{protocol} or its name is there twice"
+                ),
+            );
+        }
+        if let Some(target) = port["targetPort"].as_i64().filter(|target| !(1..=65_535).contains(target)) {
+            return no(
+                &target.to_string(),
+                format!(
+                    "spec.ports[{index}].targetPort: Invalid value: {target}: must be between 1 and 65535, inclusive"
+                ),
+            );
+        }
+    }
+    for field in ["clusterIP", "loadBalancerIP"] {
+        if let Some(text) = object["spec"][field].as_str().filter(|text| !matches!(*text, "" | "None"))
+            && text.parse::<std::net::IpAddr>().is_err()
+        {
+            return no(text, format!("spec.{field}: Invalid value: {text:?}: must be a valid IP address"));
+        }
+    }
+    Ok(())
+}
+
+/// The paths of fields that no Service has.
+fn unknown(object: &Value) -> Vec<String> {
+    let keys = |value: &Value| -> Vec<String> {
+        value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
+    };
+    let top = keys(object);
+    let mut unknown: Vec<String> = top
+        .into_iter()
+        .filter(|key| !["apiVersion", "kind", "metadata", "spec", "status"].contains(&&**key))
+        .collect();
+    let spec = keys(&object["spec"]);
+    unknown.extend(spec.into_iter().filter(|key| !SPEC.contains(&&**key)).map(|key| format!("spec.{key}")));
+    for (index, port) in object["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
+        let strange = keys(port).into_iter().filter(|key| !PORT.contains(&&**key));
+        unknown.extend(strange.map(|key| format!("spec.ports[{index}].{key}")));
+    }
+    unknown
+}
+
+/// RFC 1035 section 2.3.1, in lower case.
+fn is_label(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase()) && is_label_with_digits(text)
+}
+
+/// RFC 1123 section 2.1, in lower case.
+fn is_label_with_digits(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    text.len() <= 253 && text.split('.').all(label) && text.parse::<std::net::IpAddr>().is_err()
+}
+
+/// `… at line 3, column 5`, as the parser says it.
+fn line_in_message(message: &str) -> Option<usize> {
+    let rest = message.split("line ").nth(1)?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The line of something that a message quotes, or of the object that it is about.
+fn line_of(text: &str, message: &str) -> Option<usize> {
+    let named =
+        message.split_whitespace().skip_while(|word| *word != "Service" && *word != "EndpointSlice").nth(1);
+    let starts = named.and_then(|name| line_of_name(text, name.trim_end_matches(':')));
+    let quoted = message.split(['"', '`']).nth(1).filter(|quoted| !quoted.is_empty());
+    quoted.and_then(|quoted| line_from(text, starts.unwrap_or(1), quoted)).or(starts)
+}
+
+/// The line of `name: NAME` under `metadata:`.
+fn line_of_name(text: &str, name: &str) -> Option<usize> {
+    let mut metadata = false;
+    for (index, line) in text.lines().enumerate() {
+        let bare = line.trim().trim_start_matches("- ");
+        if bare.starts_with("metadata:") {
+            metadata = true;
+        } else if bare.starts_with("spec:") {
+            metadata = false;
+        }
+        let value = bare.split("name:").nth(1).map(|v| v.trim().trim_matches(['"', '\'', '}', ' ']));
+        if metadata && value.is_some_and(|value| value.split([',', '}', ' ']).next() == Some(name)) {
+            return Some(index + 1);
+        }
+    }
+    None
+}
+
+/// The first line from `first` on that has this text.
+fn line_from(text: &str, first: usize, needle: &str) -> Option<usize> {
+    let found =
+        text.lines().enumerate().skip(first.saturating_sub(1)).find(|(_, line)| line.contains(needle));
+    found.map(|(index, _)| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+spec:
+  selector: {app: web}
+  ports:
+  - port: 80
+    targetPort: http
+";
+
+    fn refused(from: &str, to: &str) -> String {
+        read("s.yaml", &WEB.replace(from, to)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_service_is_read_with_its_place() {
+        let read = read("s.yaml", WEB).unwrap();
+        assert_eq!((read.services[0].place.as_str(), read.warnings.len()), ("s.yaml:4", 0));
+        assert_eq!(read.services[0].name().to_string(), "default/web");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        assert!(
+            refused("selector: {", "selector: {{").starts_with("s.yaml:6: "),
+            "{}",
+            refused("selector: {", "selector: {{")
+        );
+        let said = refused("port: 80", "port: 70000");
+        assert!(said.starts_with("s.yaml:8: ") && said.contains("between 1 and 65535"), "{said}");
+        let said = refused("port: 80", "port: eighty");
+        assert!(said.starts_with("s.yaml:8: "), "{said}");
+        let said = refused("  selector", "  type: Nodeport\n  selector");
+        assert!(said.starts_with("s.yaml:6: ") && said.contains("ClusterIP, NodePort"), "{said}");
+        let said = refused("  - port: 80", "  - port: 80\n  - port: 81");
+        assert!(said.contains("each has a name"), "{said}");
+        assert!(refused("name: web", "name: Web").starts_with("s.yaml:4: "));
+        assert!(
+            refused("  ports:\n  - port: 80\n    targetPort: http\n", "")
+                .contains("spec.ports: Required value")
+        );
+        let twice = format!("{WEB}---\n{WEB}");
+        assert!(read("s.yaml", &twice).unwrap_err().to_string().contains("there twice"));
+        assert!(refused("  selector", "  type: ExternalName\n  selector").contains("spec.externalName"));
+    }
+
+    #[test]
+    fn a_field_that_does_not_exist_is_told() {
+        let read = read("s.yaml", &WEB.replace("targetPort", "targetport")).unwrap();
+        assert_eq!(
+            read.warnings,
+            ["s.yaml:9: Service default/web: unknown field \"spec.ports[0].targetport\" is ignored"]
+        );
+    }
+}
