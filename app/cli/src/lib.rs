@@ -15,6 +15,7 @@ mod go_flags;
 mod look;
 pub mod pages;
 mod parse;
+mod proxy;
 mod query;
 mod registry;
 mod relay;
@@ -34,6 +35,10 @@ pub use expose::{Affinity, DeleteArgs, DryRun, ExposeArgs, ObjectFormat, Service
 pub use global::{Global, LogFormat, LogLevel, TokenError};
 pub use look::STYLES;
 pub use parse::{ParseError, command, parse, parse_from};
+pub use proxy::{
+    BindAddress, CountingMode, LocalMode, PROXY_SOCKET, ProxyArgs, ProxyStatusArgs, ProxyVerb, bind_address,
+    go_duration,
+};
 pub use query::{Filter, Format, GetArgs, ListArgs, PortsArgs, ResolveArgs, WatchArgs};
 pub use registry::RegistryArgs;
 pub use relay::{ProxyVersion, RelayArgs, RelayListen};

@@ -6,9 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    AgentArgs, AwaitArgs, CniArgs, DeleteArgs, DemoArgs, ExposeArgs, Format, GetArgs, Global, HolderArgs, LaunchArgs, ListArgs,
-    PortsArgs, RegistryArgs, RelayArgs, ResolveArgs, RunArgs, STYLES, ServeArgs, UpArgs, WatchArgs, WebhookArgs,
-    look::EXIT_CODES,
+    AgentArgs, AwaitArgs, CniArgs, DeleteArgs, DemoArgs, ExposeArgs, Format, GetArgs, Global, HolderArgs,
+    LaunchArgs, ListArgs, PortsArgs, ProxyArgs, RegistryArgs, RelayArgs, ResolveArgs, RunArgs, STYLES,
+    ServeArgs, UpArgs, WatchArgs, WebhookArgs, look::EXIT_CODES,
 };
 
 /// Ports that can be reached, names that find them, packets that arrive.
@@ -169,6 +169,18 @@ A Pod asks by annotation, in a namespace with the label portolan.dev/ports=allow
   portolan.dev/ports: \"http, game/tcp+udp, media/udp:100, web=8443\"   # names or numbers of containerPorts; * for all
 and is told by portolan.dev/ports-status, by its environment as with `portolan run`, and by an Event.")]
     Agent(Box<AgentArgs>),
+
+    /// Do what kube-proxy does on this node: what a DaemonSet runs
+    #[command(after_help = "\
+Examples:
+  portolan proxy                                # in a Pod: in place of kube-proxy, Node from $NODE_NAME
+  portolan proxy --config /var/lib/kube-proxy/config.conf --hostname-override node-1
+  portolan proxy --service-proxy-name portolan  # beside kube-proxy: only Services with this label
+  portolan proxy --cleanup                      # take our rules off this node
+  portolan proxy status                         # what the proxy of this node serves
+
+Flags and configuration file are those of kube-proxy. Ended, it leaves its rules for the next one.")]
+    Proxy(Box<ProxyArgs>),
 
     /// Run the admission webhook and the controller of endpoints of a cluster: what a Deployment runs
     #[command(after_help = "\

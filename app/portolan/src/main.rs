@@ -20,6 +20,7 @@ mod launch;
 mod loopback;
 mod node;
 mod output;
+mod proxy;
 mod registry;
 mod relay;
 mod rights;
@@ -97,6 +98,7 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Doctor(args) => verbs::doctor::main(global, args).await,
         Verb::Agent(args) => agent::main(global, *args).await,
         Verb::Cni(args) => cni::verb::main(global, args),
+        Verb::Proxy(args) => proxy::main(global, *args).await,
         Verb::Webhook(args) => webhook::main(global, *args).await,
         Verb::Await(args) => rollout::main(global, args).await,
         Verb::Completions(args) => verbs::shell::completions(args),
@@ -117,6 +119,7 @@ fn log_to_stderr(global: &Global, verb: &Verb) -> anyhow::Result<()> {
             | Verb::Run(_)
             | Verb::Serve(_)
             | Verb::Agent(_)
+            | Verb::Proxy(_)
             | Verb::Webhook(_)
             | Verb::Cni(_)
     );

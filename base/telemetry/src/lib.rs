@@ -1,7 +1,8 @@
 //! Logs, and the names and labels of every metric, in one place.
 //!
 //! [`logs::start`] is called once, by the program. [`metrics::Metrics`] is handed to whoever counts something; the
-//! page's listener serves [`metrics::Metrics::encode`] under `/metrics`.
+//! page's listener serves [`metrics::Metrics::encode`] under `/metrics`. A service proxy has [`service_proxy`] in its place.
 
 pub mod logs;
 pub mod metrics;
+pub mod service_proxy;

@@ -76,7 +76,20 @@ impl fmt::Debug for Connection {
 impl Connection {
     /// Reads the configuration. Does not ask the API server yet: it may be away while an agent starts.
     pub async fn open(wanted: &ConnectionConfig) -> Result<Self, ConnectError> {
+        Self::open_at(wanted, None).await
+    }
+
+    /// The same, with the address of the API server in place of the one in the configuration. Without a kubeconfig
+    /// nobody says who asks then, and no certificate is expected: for a server on a private network.
+    pub async fn open_at(wanted: &ConnectionConfig, server: Option<&str>) -> Result<Self, ConnectError> {
+        let wrong =
+            |server: &str, message: String| ConnectError::Client { server: server.to_owned(), message };
+        let server: Option<hyper::Uri> = match server {
+            Some(text) => Some(text.parse().map_err(|error| wrong(text, format!("{error}")))?),
+            None => None,
+        };
         let mut config = match &wanted.kubeconfig {
+            None if server.is_some() => Config::new(server.clone().unwrap_or_default()),
             Some(path) => {
                 let wrong = |message: String| ConnectError::Kubeconfig { path: path.clone(), message };
                 let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
@@ -92,6 +105,9 @@ impl Connection {
             None => Config::incluster()
                 .map_err(|error| ConnectError::NotInCluster { message: error.to_string() })?,
         };
+        if let Some(server) = server {
+            config.cluster_url = server;
+        }
         config.connect_timeout = Some(CONNECT);
         config.write_timeout = Some(WRITE);
         // Who calls knows better whether and when to try again.

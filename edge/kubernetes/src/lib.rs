@@ -19,7 +19,7 @@ mod pool;
 mod publish;
 mod quota;
 mod rollout;
-mod services;
+pub mod services;
 mod view;
 mod webhook;
 

@@ -15,6 +15,9 @@ mod watch;
 mod watched;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     annotations::{
         AFFINITY_SCOPE_ANNOTATION, BALANCE_ANNOTATION, DRAIN_ANNOTATION, NO_LOCAL_ENDPOINTS_ANNOTATION,
