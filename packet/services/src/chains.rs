@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use portolan_nft::{
     BaseChain, Chain, ChainKind, Expression, FilledChain, Hook, Lookup, LookupResult, NatFlags, Policy,
-    Register, Rule, load, matches,
+    Register, Rule, Selector, load, matches,
     matches::{ct_state, ct_status},
     priority, statement,
 };
@@ -145,14 +145,17 @@ fn look(config: &ServicesConfig, name: &str, stage: Stage, space: Space, version
         }
     };
     let lookup = |kind, key, result| Expression::Lookup(Lookup { set: set(kind), key, result });
-    let mut expressions = load(&key, Register::R1);
+    // The name comes behind the first word of what is found. The interface's name is loaded for `nft` only, which has to
+    // believe that something of that length is there, see `crate::way`.
+    let (name_at, asked_at) = (Register::word(1), Register::word(5));
+    let mut expressions = Selector::InputInterface.load(name_at);
+    expressions.extend(load(&key, asked_at));
     if stage == Stage::Ways && config.is_counting() {
-        expressions.push(lookup(SetKind::Connections(space), Register::R1, LookupResult::Found));
+        expressions.push(lookup(SetKind::Connections(space), asked_at, LookupResult::Found));
     }
-    // The name takes the place of what was asked for.
-    expressions.push(lookup(names, Register::R1, LookupResult::Data(Register::R1)));
-    expressions.push(lookup(chains, Register::R1, LookupResult::Verdict));
-    vec![begin().then(expressions)]
+    expressions.push(lookup(names, asked_at, LookupResult::Data(Register::R1)));
+    expressions.push(lookup(chains, name_at, LookupResult::Verdict));
+    vec![begin().then(expressions).comment(format!("what was asked for is looked up in @{}", set(names)))]
 }
 
 /// One look into a small set keeps packets away from maps of intervals, which nearly nobody uses.
@@ -181,8 +184,7 @@ fn at_node(config: &ServicesConfig, rule: Rule, version: Version) -> Rule {
 fn postrouting(config: &ServicesConfig) -> FilledChain {
     let name = "nat_postrouting";
     let mark = config.masquerade_mark;
-    let mut rules =
-        vec![Rule::new(name).then(matches::any_bit(portolan_nft::Selector::Mark, mark)).goto(MASQUERADE)];
+    let mut rules = vec![Rule::new(name).then(matches::any_bit(Selector::Mark, mark)).goto(MASQUERADE)];
     for version in Version::ALL {
         // An endpoint that reaches itself would drop a packet from its own address, or answer itself directly.
         let pair = [version.source(), version.destination()];

@@ -43,7 +43,7 @@ impl Gone {
             let Target { address, port } = self.target;
             let key = match *front {
                 Front::Port { address: asked, protocol, port: asked_port } => {
-                    Data::new().ip(asked).protocol(protocol.number()).port(asked_port).ip(address).port(port)
+                    Data::new().protocol(protocol.number()).port(asked_port).ip(asked).ip(address).port(port)
                 }
                 Front::Node { protocol, port: asked_port, .. } => {
                     Data::new().protocol(protocol.number()).port(asked_port).ip(address).port(port)
@@ -85,7 +85,7 @@ pub(crate) fn chains() -> Vec<FilledChain> {
         let asked = version.original_destination();
         let asked_port = Selector::CtTuple(CtKey::DestinationPort, CtDirection::Original);
         let rules = [
-            (Space::Port, vec![asked, Selector::L4Proto, asked_port, answers, answers_port]),
+            (Space::Port, vec![Selector::L4Proto, asked_port, asked, answers, answers_port]),
             (Space::Node, vec![Selector::L4Proto, asked_port, answers, answers_port]),
             (Space::Address, vec![asked, answers]),
         ]

@@ -24,8 +24,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn data(&self) -> Data {
-        Data::new().ip(self.address).protocol(self.protocol.number()).port(self.port)
+    /// Behind what is there already.
+    pub(crate) fn append_to(&self, data: Data) -> Data {
+        data.protocol(self.protocol.number()).port(self.port).ip(self.address)
     }
 }
 
@@ -151,7 +152,7 @@ impl Front {
     /// The key of its elements, and the last key of an interval.
     pub(crate) fn data(&self) -> (Data, Option<Data>) {
         let at = |address: IpAddr, protocol: Protocol, port| {
-            Data::new().ip(address).protocol(protocol.number()).port(port)
+            Data::new().protocol(protocol.number()).port(port).ip(address)
         };
         match *self {
             Self::Port { address, protocol, port } => (at(address, protocol, port), None),

@@ -76,7 +76,10 @@ impl Services {
     fn of_unit(&self, unit: &Unit, set: SetId) -> Vec<Element> {
         let mut elements = Vec::new();
         match set.kind {
-            SetKind::Backends(list) | SetKind::AddressBackends(list) => {
+            SetKind::Backends(list)
+            | SetKind::AddressBackends(list)
+            | SetKind::NotedBackends(list)
+            | SetKind::NotedAddressBackends(list) => {
                 if unit.backends(list) == set {
                     let slots = unit.list(list).slots();
                     elements.extend(

@@ -484,6 +484,7 @@ impl Services {
                 portolan_model::TrafficPolicy::Cluster
             },
             sticky: unit::sticky(service),
+            noted: service.affinity.is_some() || self.config.is_counting(),
             reject_without_local: service.options.reject_without_local,
         })
     }

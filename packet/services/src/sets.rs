@@ -60,23 +60,27 @@ impl Direction {
 /// What a set is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetKind {
-    /// Cluster address . protocol . port . number : endpoint.
+    /// Number . protocol . port . cluster address : endpoint.
     Backends(List),
-    /// Cluster address . number : address of an endpoint. For spans and whole addresses.
+    /// Number . cluster address : address of an endpoint. For spans and whole addresses.
     AddressBackends(List),
-    /// Cluster address . protocol . port . endpoint: who affinity may still lead to, and what is counted.
+    /// As [`SetKind::Backends`], where it is noted who was chosen: with affinity, or counted.
+    NotedBackends(List),
+    /// As [`SetKind::AddressBackends`], where it is noted who was chosen.
+    NotedAddressBackends(List),
+    /// Endpoint . protocol . port . cluster address: who affinity may still lead to, and what is counted.
     Members(List),
-    /// The same for spans and whole addresses: cluster address . address of an endpoint.
+    /// The same for spans and whole addresses: address of an endpoint . cluster address.
     AddressMembers(List),
-    /// Cluster address . protocol . port . address of an endpoint : its port. For affinity to a whole Service.
+    /// Address of an endpoint . protocol . port . cluster address : its port. For affinity to a whole Service.
     Targets(List),
-    /// Frontend : cluster address . protocol . port, or only the cluster address for spans and whole addresses.
+    /// Frontend : protocol . port . cluster address, or only the cluster address for spans and whole addresses.
     Identities(Space),
     /// Addresses of endpoints on this node, each beside itself: they may reach themselves.
     Hairpin,
-    /// Client . cluster address . protocol . port : endpoint. Filled by packets.
+    /// Protocol . port . cluster address . client : endpoint. Filled by packets.
     Affinity,
-    /// Client . cluster address : address of an endpoint. Filled by packets.
+    /// Cluster address . client : address of an endpoint. Filled by packets.
     ServiceAffinity,
     /// Source ranges; the number follows from what is in it.
     Allowed(u64),
@@ -141,6 +145,8 @@ impl SetId {
         let mut kinds = Vec::new();
         kinds.extend(List::ALL.map(SetKind::Backends));
         kinds.extend(List::ALL.map(SetKind::AddressBackends));
+        kinds.extend(List::ALL.map(SetKind::NotedBackends));
+        kinds.extend(List::ALL.map(SetKind::NotedAddressBackends));
         kinds.extend(List::ALL.map(SetKind::Members));
         kinds.extend(List::ALL.map(SetKind::AddressMembers));
         kinds.extend(List::ALL.map(SetKind::Targets));
@@ -173,6 +179,10 @@ impl SetId {
         match self.kind {
             SetKind::Backends(list) => format!("{}backends{version}", list.prefix()),
             SetKind::AddressBackends(list) => format!("{}address_backends{version}", list.prefix()),
+            SetKind::NotedBackends(list) => format!("noted_{}backends{version}", list.prefix()),
+            SetKind::NotedAddressBackends(list) => {
+                format!("noted_{}address_backends{version}", list.prefix())
+            }
             SetKind::Members(list) => format!("{}members{version}", list.prefix()),
             SetKind::AddressMembers(list) => format!("{}address_members{version}", list.prefix()),
             SetKind::Targets(list) => format!("{}targets{version}", list.prefix()),
@@ -211,7 +221,7 @@ impl SetId {
     pub fn is_counted(self, config: &ServicesConfig) -> bool {
         match self.kind {
             SetKind::Connections(_) | SetKind::FrontTraffic(..) | SetKind::BackendTraffic(_) => true,
-            SetKind::Members(_) | SetKind::AddressMembers(_) => config.is_counting(),
+            SetKind::Members(_) | SetKind::AddressMembers(_) | SetKind::Targets(_) => config.is_counting(),
             _ => false,
         }
     }
@@ -226,48 +236,51 @@ impl SetId {
         const PROTOCOL: DataType = DataType::InetProto;
         const PORT: DataType = DataType::InetService;
         const NAME: DataType = DataType::InterfaceName;
+        // Values that are looked up further begin with it, see `crate::way`.
+        const VERSION: DataType = DataType::NfProto;
         let name = self.name();
         let address = self.version.address();
         let spans = |space, set: Set| if space == Space::Span { set.interval() } else { set };
         match self.kind {
-            SetKind::Backends(_) => {
-                Set::map(name, [address, PROTOCOL, PORT, DataType::Integer], [address, PORT])
-                    .key_typeof([
-                        self.version.destination(),
-                        Selector::L4Proto,
-                        Selector::DestinationPort,
-                        Selector::NumgenRandom(65_536),
-                    ])
-                    .comment("cluster address . protocol . port . number : endpoint")
-            }
-            SetKind::AddressBackends(_) => Set::map(name, [address, DataType::Integer], [address])
-                .key_typeof([self.version.destination(), Selector::NumgenRandom(65_536)])
-                .comment("cluster address . number : endpoint, ports kept"),
-            SetKind::Members(_) => Set::new(name, [address, PROTOCOL, PORT, address, PORT])
-                .comment("cluster address . protocol . port . endpoint"),
+            SetKind::Backends(_) => Set::map(name, [], [address, PORT])
+                .key_typeof(numbered(self.version))
+                .comment("number . protocol . port . cluster address : endpoint"),
+            SetKind::NotedBackends(_) => Set::map(name, [], [VERSION, address, PORT])
+                .key_typeof(numbered(self.version))
+                .comment("number . protocol . port . cluster address : endpoint, where it is noted"),
+            SetKind::AddressBackends(_) => Set::map(name, [], [address])
+                .key_typeof([NUMBER, self.version.destination()])
+                .comment("number . cluster address : endpoint, ports kept"),
+            SetKind::NotedAddressBackends(_) => Set::map(name, [], [VERSION, address])
+                .key_typeof([NUMBER, self.version.destination()])
+                .comment("number . cluster address : endpoint, ports kept, where it is noted"),
+            SetKind::Members(_) => Set::new(name, [address, PORT, PROTOCOL, PORT, address])
+                .comment("endpoint . protocol . port . cluster address"),
             SetKind::AddressMembers(_) => {
-                Set::new(name, [address, address]).comment("cluster address . endpoint, ports kept")
+                Set::new(name, [address, address]).comment("endpoint . cluster address, ports kept")
             }
             SetKind::Targets(_) => Set::map(name, [address, PROTOCOL, PORT, address], [PORT])
-                .comment("cluster address . protocol . port . endpoint : its port"),
+                .comment("endpoint . protocol . port . cluster address : its port"),
             SetKind::Identities(space) if space.keeps_port() => {
-                spans(space, Set::map(name, key(space, address), [address]))
+                spans(space, Set::map(name, key(space, address), [VERSION, address]))
                     .comment("asked for : cluster address")
             }
-            SetKind::Identities(space) => Set::map(name, key(space, address), [address, PROTOCOL, PORT])
-                .comment("asked for : cluster address . protocol . port"),
+            SetKind::Identities(space) => {
+                Set::map(name, key(space, address), [VERSION, PROTOCOL, PORT, address])
+                    .comment("asked for : protocol . port . cluster address")
+            }
             SetKind::Hairpin => Set::new(name, [address, address])
                 .comment("an endpoint of this node that reaches itself: source . destination"),
-            SetKind::Affinity => Set::map(name, [address, address, PROTOCOL, PORT], [address, PORT])
+            SetKind::Affinity => Set::map(name, [PROTOCOL, PORT, address, address], [VERSION, address, PORT])
                 .dynamic(config.affinity_size)
                 .timeouts()
-                .comment("client . cluster address . protocol . port : endpoint"),
-            SetKind::ServiceAffinity => Set::map(name, [address, address], [address])
+                .comment("protocol . port . cluster address . client : endpoint"),
+            SetKind::ServiceAffinity => Set::map(name, [address, address], [VERSION, address])
                 .dynamic(config.affinity_size)
                 .timeouts()
-                .comment("client . cluster address : endpoint, for all ports of a Service"),
+                .comment("cluster address . client : endpoint, for all ports of a Service"),
             SetKind::Allowed(_) => Set::new(name, [address]).interval().comment("source ranges"),
-            SetKind::AllowedItself => Set::new(name, [address, address, PROTOCOL, PORT])
+            SetKind::AllowedItself => Set::new(name, [address, PROTOCOL, PORT, address])
                 .comment("a load balancer's address as source: source . asked for"),
             SetKind::NodeAddresses => Set::new(name, [address]).comment("addresses that serve node ports"),
             SetKind::Connections(space) => {
@@ -292,13 +305,13 @@ impl SetId {
             }
             SetKind::Sources => Set::verdict_map(name, [NAME]).comment("a list of source ranges : its chain"),
             SetKind::Ways(_) => Set::verdict_map(name, [NAME]).comment("a way of choosing : its chain"),
-            SetKind::Firewalls(space) => spans(space, Set::map(name, key(space, address), [NAME]))
+            SetKind::Firewalls(space) => spans(space, Set::map(name, key(space, address), [VERSION, NAME]))
                 .comment("asked for : list of source ranges"),
             SetKind::Rejected(space) => spans(space, Set::new(name, key(space, address)))
                 .comment("asked for, and served by nobody: clients are told"),
             SetKind::Dropped(space) => spans(space, Set::new(name, key(space, address)))
                 .comment("asked for, and served by nobody here"),
-            SetKind::Entrances(space) => spans(space, Set::map(name, key(space, address), [NAME]))
+            SetKind::Entrances(space) => spans(space, Set::map(name, key(space, address), [VERSION, NAME]))
                 .comment("asked for : how an endpoint is chosen"),
             SetKind::ClusterAddresses => {
                 Set::new(name, [address]).comment("rejected where no Service has the port")
@@ -308,6 +321,16 @@ impl SetId {
             }
         }
     }
+}
+
+/// What `numgen` and `jhash` give.
+const NUMBER: Selector = Selector::NumgenRandom(65_536);
+
+/// A number, and who has it.
+fn numbered(version: Version) -> Vec<Selector> {
+    let mut selectors = vec![NUMBER];
+    selectors.extend(asked(Space::Port, version));
+    selectors
 }
 
 const fn prefix(space: Space) -> &'static str {
@@ -322,7 +345,7 @@ const fn prefix(space: Space) -> &'static str {
 /// The fields that say what was asked for.
 fn key(space: Space, address: DataType) -> Vec<DataType> {
     match space {
-        Space::Port | Space::Span => vec![address, DataType::InetProto, DataType::InetService],
+        Space::Port | Space::Span => vec![DataType::InetProto, DataType::InetService, address],
         Space::Node => vec![DataType::InetProto, DataType::InetService],
         Space::Address => vec![address],
     }
@@ -332,7 +355,7 @@ fn key(space: Space, address: DataType) -> Vec<DataType> {
 pub(crate) fn asked(space: Space, version: Version) -> Vec<Selector> {
     match space {
         Space::Port | Space::Span => {
-            vec![version.destination(), Selector::L4Proto, Selector::DestinationPort]
+            vec![Selector::L4Proto, Selector::DestinationPort, version.destination()]
         }
         Space::Node => vec![Selector::L4Proto, Selector::DestinationPort],
         Space::Address => vec![version.destination()],

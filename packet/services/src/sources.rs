@@ -66,14 +66,17 @@ impl Ranges {
 }
 
 /// What a list is called in maps: at most 15 bytes.
-pub(crate) fn label(number: u64) -> Data {
-    Data::new().interface(&format!("{:015x}", number >> 4))
+pub(crate) fn label(number: u64) -> String {
+    format!("{:015x}", number >> 4)
 }
 
 /// The element that leads to a list's chain.
 pub(crate) fn element(version: Version, number: u64) -> (SetId, Element) {
     let chain = SetId::new(SetKind::Allowed(number), version).name();
-    (SetId::new(SetKind::Sources, version), Element::new(label(number)).verdict(Verdict::goto(chain)))
+    (
+        SetId::new(SetKind::Sources, version),
+        Element::new(Data::new().interface(&label(number))).verdict(Verdict::goto(chain)),
+    )
 }
 
 /// All addresses of a network.

@@ -91,23 +91,21 @@ impl Touched {
 /// The frontend of an element of `services4` and its like. The first port of a range is enough here.
 fn read(space: Space, version: Version, key: &Data) -> Option<Front> {
     let bytes = key.as_bytes();
-    let address = |bytes: &[u8]| -> Option<IpAddr> {
+    let address = || -> Option<IpAddr> {
+        let at = bytes.len().checked_sub(version.bytes())?;
         match version {
-            Version::V4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-            Version::V6 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+            Version::V4 => <[u8; 4]>::try_from(&bytes[at..]).ok().map(IpAddr::from),
+            Version::V6 => <[u8; 16]>::try_from(&bytes[at..]).ok().map(IpAddr::from),
         }
     };
-    let port = |bytes: &[u8]| Some(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?));
-    let (first, rest) =
-        if space == Space::Node { (&[][..], bytes) } else { bytes.split_at_checked(version.bytes())? };
     if space.keeps_port() {
-        return address(first).map(Front::Address);
+        return address().map(Front::Address);
     }
-    let protocol = Protocol::ALL.into_iter().find(|one| rest.first() == Some(&one.number()))?;
-    let port = port(rest.get(4..)?)?;
+    let protocol = Protocol::ALL.into_iter().find(|one| bytes.first() == Some(&one.number()))?;
+    let port = u16::from_be_bytes(bytes.get(4..6)?.try_into().ok()?);
     Some(match space {
         Space::Node => Front::Node { version, protocol, port },
-        _ => Front::Port { address: address(first)?, protocol, port },
+        _ => Front::Port { address: address()?, protocol, port },
     })
 }
 

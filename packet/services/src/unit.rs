@@ -37,10 +37,11 @@ pub(crate) enum Known {
 }
 
 impl Known {
-    pub(crate) fn data(&self) -> Data {
+    /// Behind what is there already.
+    fn append_to(&self, data: Data) -> Data {
         match self {
-            Self::By(identity) => identity.data(),
-            Self::Wide(address) => (*address).into(),
+            Self::By(identity) => identity.append_to(data),
+            Self::Wide(address) => data.ip(*address),
         }
     }
 
@@ -87,6 +88,8 @@ pub(crate) struct Unit {
     pub(crate) internal: TrafficPolicy,
     pub(crate) external: TrafficPolicy,
     pub(crate) sticky: Option<Sticky>,
+    /// Whether it is noted who was chosen: with affinity, or counted.
+    pub(crate) noted: bool,
     pub(crate) reject_without_local: bool,
 }
 
@@ -109,7 +112,8 @@ impl Unit {
                 Entrance::Local { inside: self.cluster.choice()?, local: self.local.choice() }
             }
         };
-        Some(Way { version: self.id.version, space: held.front.space(), entrance, sticky: self.sticky })
+        let (version, space) = (self.id.version, held.front.space());
+        Some(Way { version, space, entrance, sticky: self.sticky, noted: self.noted })
     }
 
     /// What becomes of packets that get no endpoint.
@@ -136,20 +140,34 @@ impl Unit {
         }
     }
 
+    /// The set of its backends.
     pub(crate) fn backends(&self, list: List) -> SetId {
-        let kind =
-            if self.known.is_wide() { SetKind::AddressBackends(list) } else { SetKind::Backends(list) };
+        let kind = match (self.noted, self.known.is_wide()) {
+            (false, false) => SetKind::Backends(list),
+            (false, true) => SetKind::AddressBackends(list),
+            (true, false) => SetKind::NotedBackends(list),
+            (true, true) => SetKind::NotedAddressBackends(list),
+        };
         SetId::new(kind, self.id.version)
     }
 
     pub(crate) fn backend(&self, number: usize, target: &Target) -> Element {
-        let key = self.known.data().number(number as u32);
-        Element::new(key).value(self.endpoint(Data::new(), target))
+        let key = self.known.append_to(Data::new().number(number as u32));
+        let value = if self.noted { self.leading() } else { Data::new() };
+        Element::new(key).value(self.endpoint(value, target))
     }
 
     fn endpoint(&self, data: Data, target: &Target) -> Data {
         let data = data.ip(target.address);
         if self.known.is_wide() { data } else { data.port(target.port) }
+    }
+
+    /// What values begin with that are looked up further.
+    fn leading(&self) -> Data {
+        Data::new().field(&[match self.id.version {
+            Version::V4 => 2,
+            Version::V6 => 10,
+        }])
     }
 
     /// All its elements of a set, or of all sets but those of backends, which are compared by number.
@@ -164,9 +182,10 @@ impl Unit {
                 continue;
             }
             let members = set(if wide { SetKind::AddressMembers(list) } else { SetKind::Members(list) });
-            if to.wants(members) && (config.is_counting() || self.sticky.is_some() && !to_addresses) {
+            if to.wants(members) && self.noted && (config.is_counting() || !to_addresses) {
                 for target in roster.targets() {
-                    to.put(members, Element::new(self.endpoint(self.known.data(), &target)));
+                    let key = self.known.append_to(self.endpoint(Data::new(), &target));
+                    to.put(members, Element::new(key));
                 }
             }
             let targets = set(SetKind::Targets(list));
@@ -175,7 +194,7 @@ impl Unit {
                 let mut seen = None;
                 for target in roster.targets() {
                     if seen.replace(target.address) != Some(target.address) {
-                        let key = self.known.data().ip(target.address);
+                        let key = self.known.append_to(Data::new().ip(target.address));
                         to.put(targets, Element::new(key).value(Data::new().port(target.port)));
                     }
                 }
@@ -195,12 +214,12 @@ impl Unit {
         };
         let firewalls = set(SetKind::Firewalls(space));
         if let Some(number) = held.allowed.filter(|_| to.wants(firewalls)) {
-            to.put(firewalls, element().value(sources::label(number)));
+            to.put(firewalls, element().value(self.leading().interface(&sources::label(number))));
         }
         let itself = set(SetKind::AllowedItself);
         if let (true, Front::Port { address, protocol, port }) = (to.wants(itself), held.front) {
             for source in &held.itself {
-                let key = Data::new().ip(*source).ip(address).protocol(protocol.number()).port(port);
+                let key = Data::new().ip(*source).protocol(protocol.number()).port(port).ip(address);
                 to.put(itself, Element::new(key));
             }
         }
@@ -219,10 +238,10 @@ impl Unit {
         let (identities, entrances) = (set(SetKind::Identities(space)), set(SetKind::Entrances(space)));
         if let Some(way) = self.way(held).filter(|_| to.wants(identities) || to.wants(entrances)) {
             if held.rank == Rank::External && to.wants(identities) {
-                to.put(identities, element().value(self.known.data()));
+                to.put(identities, element().value(self.known.append_to(self.leading())));
             }
             if to.wants(entrances) {
-                to.put(entrances, element().value(Data::new().interface(&way.label())));
+                to.put(entrances, element().value(self.leading().interface(&way.label())));
             }
         }
         let (rejected, dropped) = (set(SetKind::Rejected(space)), set(SetKind::Dropped(space)));

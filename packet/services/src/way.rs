@@ -3,14 +3,22 @@
 //! `numgen` has its modulus in the rule, so Services with three endpoints share a chain and those with four another.
 //! Everything else about a Service is in maps, and a chain finds it by the identity, which it has in registers:
 //!
-//! | words | IPv4 | IPv6 |
+//! | words of | IPv4 | IPv6 |
 //! |---|---|---|
-//! | client, with affinity only | 0 | 0-3 |
-//! | identity | 1-3 | 4-9 |
-//! | number, and then the endpoint | 4-5 | 10-14 |
+//! | what a value begins with | 0 | 0 |
+//! | endpoint: address, port | 1, 2 | 1-4, 5 |
+//! | number | 2 | 5 |
+//! | identity: protocol, port, cluster address | 3, 4, 5 | 6, 7, 8-11 |
+//! | client | 6 | 12-15 |
 //!
-//! So client and identity are the key of `affinity`, identity and number the key of `backends`, identity and endpoint
-//! the key of `members`, and no value is ever moved. Registers do not last from rule to rule, so each begins anew.
+//! So number and identity are the key of `backends`, identity and client the key of `affinity`, endpoint and identity the
+//! key of `members`, cluster address and client that of affinity to a whole Service; no value is ever moved. Registers do
+//! not last from rule to rule, so each begins anew.
+//!
+//! `nft` 1.0.6 stops with an assertion when it lists a rule in which a key begins where another lookup wrote its value,
+//! and `nft list ruleset` with it. It does not notice keys that begin behind that place. Therefore values that are part of
+//! a key begin with a word that is not (`ipv4`, `ipv6`), and registers that are written by lookups only are loaded with
+//! something of the same length before. What `nft` prints is this something, so such rules have a comment.
 //!
 //! A frontend's element names its way in 15 letters at most, and a small verdict map leads from the name to the chain.
 
@@ -82,6 +90,8 @@ pub struct Way {
     pub entrance: Entrance,
     /// Affinity.
     pub sticky: Option<Sticky>,
+    /// Whether it is noted who was chosen: with affinity, or counted.
+    pub noted: bool,
 }
 
 impl Way {
@@ -188,57 +198,83 @@ impl Way {
         let rule = |expressions: Vec<Expression>| {
             Rule::new(self.name()).then(self.version.guard()).then(expressions)
         };
-        let choice = self.chosen(config, &places, list, choice);
+        let identity = self.identity(&places);
+        if !self.noted {
+            let number = places.load_number(choice, self.version, places.client);
+            let found = self.lookup(self.backends(list), places.number, places.value);
+            let rewrite = self.rewrite(places.value, places.value.after(self.version.bytes()));
+            return vec![rule([identity, number, vec![found], rewrite].concat())];
+        }
+        let chosen = [identity.clone(), self.chosen(config, &places, list, choice)].concat();
+        let rewrite = self.rewrite(places.address, places.port);
         let Some(sticky) = self.sticky else {
-            return vec![rule([self.identity(&places), choice, self.rewrite(&places)].concat())];
+            let through = format!("an endpoint of @{}", self.set(self.backends(list)));
+            return vec![rule([chosen, rewrite].concat()).comment(through)];
         };
-        let begin = [self.version.source().load(Register::R1), self.identity(&places)].concat();
-        let sticky = self.sticky_map(sticky);
-        let remember = |operation, timeout| {
-            Expression::Dynset(Dynset {
+        let sticky = self.affinity(sticky);
+        let client = self.version.source().load(places.client);
+        // The value's first word is always the same, but nft has to see it loaded.
+        let remember = |operation, timeout, value: Register| {
+            let mut expressions = Selector::NfProto.load(value);
+            expressions.push(Expression::Dynset(Dynset {
                 operation,
                 set: self.set(sticky.map),
-                key: Register::R1,
-                value: Some(places.endpoint),
+                key: sticky.key(&places),
+                value: Some(value),
                 timeout,
                 expressions: Vec::new(),
-            })
+            }));
+            expressions
         };
-        let update = || remember(DynsetOperation::Update, Some(sticky.timeout));
-        let remembered = || self.lookup(sticky.map, Register::R1, places.endpoint);
-        let still = match sticky.check {
-            Check::Member(kind) => self.found(kind(list), places.identity),
-            // The port goes behind the address, which is part of the key.
-            Check::Target => self.lookup(SetKind::Targets(list), places.identity, places.port),
-        };
-        let mut back = begin.clone();
-        back.extend([remembered(), still]);
-        if config.is_counting() && !matches!(sticky.check, Check::Member(_)) {
-            back.push(self.found(self.members(list), places.identity));
+        let update = |value| remember(DynsetOperation::Update, Some(sticky.timeout), value);
+        // For a whole Service an address is remembered, and put beside the identity.
+        let value = if sticky.to_address { Register::word(1) } else { places.value };
+        let address = value.after(4);
+        let mut begin = [identity, client.clone()].concat();
+        begin.extend(self.version.destination().load(address));
+        if !sticky.to_address && !self.space.keeps_port() {
+            begin.extend(Selector::DestinationPort.load(places.port));
         }
-        back.push(update());
-        back.extend(self.rewrite(&places));
+        begin.push(self.lookup(sticky.map, sticky.key(&places), value));
+        let back = if sticky.to_address {
+            let port = self.lookup(SetKind::Targets(list), address, places.value);
+            [vec![port], update(value), self.rewrite(address, places.value)].concat()
+        } else {
+            let still = self.found(self.members(list), places.address);
+            [vec![still], update(value), rewrite.clone()].concat()
+        };
+        let back = [begin.clone(), back].concat();
         // An update keeps the value, so what leads nowhere has to go first.
-        let mut forget = begin.clone();
-        forget.extend([remembered(), remember(DynsetOperation::Delete, None)]);
-        let anew = [begin.clone(), choice.clone(), vec![update()], self.rewrite(&places)].concat();
+        let forget = [begin, remember(DynsetOperation::Delete, None, value)].concat();
+        let anew = [chosen.clone(), client, update(places.value), rewrite.clone()].concat();
         // With no room for more clients an update ends its rule.
-        let forgotten = [begin, choice, self.rewrite(&places)].concat();
-        vec![rule(back), rule(forget), rule(anew), rule(forgotten)]
+        let unnoted = [chosen, rewrite].concat();
+        vec![
+            rule(back).comment("back to the endpoint of last time"),
+            rule(forget).comment("which is not there any more"),
+            rule(anew).comment("another endpoint, to come back to"),
+            rule(unnoted).comment("there is no room to remember it"),
+        ]
     }
 
     /// Loads the identity: the packet's own destination, or whom the frontend belongs to.
     fn identity(&self, places: &Places) -> Vec<Expression> {
-        if matches!(self.entrance, Entrance::Cluster(..)) {
-            let selectors = if self.space.keeps_port() {
-                vec![self.version.destination()]
-            } else {
-                asked(Space::Port, self.version)
-            };
-            return load(&selectors, places.identity);
+        let whose = |asked_at| self.lookup(SetKind::Identities(self.space), asked_at, places.number);
+        let cluster = matches!(self.entrance, Entrance::Cluster(..));
+        let mut expressions = match self.space {
+            Space::Span | Space::Address => self.version.destination().load(places.identity),
+            // A node port's key is the beginning of this.
+            Space::Port | Space::Node => load(&asked(Space::Port, self.version), places.identity),
+        };
+        match self.space {
+            _ if cluster => {}
+            // What is asked for is longer than what is found: it goes where nothing is yet.
+            Space::Span => {
+                expressions.extend(load(&asked(Space::Span, self.version), places.client));
+                expressions.push(whose(places.client));
+            }
+            _ => expressions.push(whose(places.identity)),
         }
-        let mut expressions = load(&asked(self.space, self.version), places.identity);
-        expressions.push(self.lookup(SetKind::Identities(self.space), places.identity, places.identity));
         expressions
     }
 
@@ -250,48 +286,47 @@ impl Way {
         list: List,
         choice: Choice,
     ) -> Vec<Expression> {
-        let backends =
-            if self.space.keeps_port() { SetKind::AddressBackends(list) } else { SetKind::Backends(list) };
-        let mut expressions = load_number(choice, self.version, places.endpoint);
-        expressions.push(self.lookup(backends, places.identity, places.endpoint));
+        let mut expressions = self.version.destination().load(places.address);
+        expressions.extend(places.load_number(choice, self.version, places.address));
+        expressions.push(self.lookup(self.backends(list), places.number, places.value));
         if config.is_counting() {
-            expressions.push(self.found(self.members(list), places.identity));
+            expressions.push(self.found(self.members(list), places.address));
         }
         expressions
+    }
+
+    fn backends(&self, list: List) -> SetKind {
+        match (self.noted, self.space.keeps_port()) {
+            (false, false) => SetKind::Backends(list),
+            (false, true) => SetKind::AddressBackends(list),
+            (true, false) => SetKind::NotedBackends(list),
+            (true, true) => SetKind::NotedAddressBackends(list),
+        }
     }
 
     fn members(&self, list: List) -> SetKind {
         if self.space.keeps_port() { SetKind::AddressMembers(list) } else { SetKind::Members(list) }
     }
 
-    fn rewrite(&self, places: &Places) -> Vec<Expression> {
+    fn rewrite(&self, address: Register, port: Register) -> Vec<Expression> {
         vec![Expression::Nat(Nat {
             kind: NatKind::Destination,
             family: self.version.family(),
-            address: Some(places.endpoint),
+            address: Some(address),
             address_last: None,
-            port: (!self.space.keeps_port()).then_some(places.port),
+            port: (!self.space.keeps_port()).then_some(port),
             port_last: None,
             flags: NatFlags::NONE,
         })]
     }
 
-    fn sticky_map(&self, sticky: Sticky) -> StickyMap {
+    fn affinity(&self, sticky: Sticky) -> Affinity {
         let timeout = Duration::from_secs(sticky.seconds.into());
-        match sticky.scope {
-            // A range or a whole address has no port of its own: its clients keep the address.
-            _ if self.space.keeps_port() => StickyMap {
-                map: SetKind::ServiceAffinity,
-                check: Check::Member(SetKind::AddressMembers),
-                timeout,
-            },
-            AffinityScope::Port => {
-                StickyMap { map: SetKind::Affinity, check: Check::Member(SetKind::Members), timeout }
-            }
-            AffinityScope::Service => {
-                StickyMap { map: SetKind::ServiceAffinity, check: Check::Target, timeout }
-            }
-        }
+        // A range or a whole address has no port of its own: its clients keep the address.
+        let wide = self.space.keeps_port();
+        let to_address = !wide && sticky.scope == AffinityScope::Service;
+        let map = if wide || to_address { SetKind::ServiceAffinity } else { SetKind::Affinity };
+        Affinity { map, to_address, timeout }
     }
 
     fn set(&self, kind: SetKind) -> String {
@@ -307,42 +342,58 @@ impl Way {
     }
 }
 
-/// Loads a number. A hash is made of the client's address in the number's own place: the kernel reads all of it before
-/// it writes.
-fn load_number(choice: Choice, version: Version, to: Register) -> Vec<Expression> {
-    if !choice.hashed {
-        return Selector::NumgenRandom(choice.slots).load(to);
-    }
-    let kind = HashKind::Jenkins { from: to, length: version.bytes() as u32, seed: Some(SEED) };
-    let mut expressions = version.source().load(to);
-    expressions.push(Expression::Hash(Hash { kind, modulus: choice.slots, offset: 0, to }));
-    expressions
-}
-
-struct StickyMap {
+/// Where a client's endpoint is remembered.
+struct Affinity {
     map: SetKind,
-    check: Check,
+    /// The address alone, for all ports of the Service.
+    to_address: bool,
     timeout: Duration,
 }
 
-enum Check {
-    Member(fn(List) -> SetKind),
-    Target,
+impl Affinity {
+    const fn key(&self, places: &Places) -> Register {
+        if matches!(self.map, SetKind::Affinity) { places.identity } else { places.cluster }
+    }
 }
 
 /// Where everything is, see the table above.
 struct Places {
-    identity: Register,
-    endpoint: Register,
+    value: Register,
+    address: Register,
     port: Register,
+    number: Register,
+    identity: Register,
+    cluster: Register,
+    client: Register,
 }
 
 impl Places {
+    /// Where nothing is noted, the endpoint takes the place of the key. Where ports are kept, there is none.
     fn new(way: &Way) -> Self {
-        let address = way.version.bytes();
-        let identity = if way.sticky.is_some() { Register::R1.after(address) } else { Register::R1 };
-        let endpoint = identity.after(if way.space.keeps_port() { address } else { address + 8 });
-        Self { identity, endpoint, port: endpoint.after(address) }
+        let bytes = way.version.bytes();
+        let value = Register::R1;
+        let address = value.after(4);
+        let port = address.after(bytes);
+        let identity = match (way.noted, way.space.keeps_port()) {
+            (false, _) => address,
+            (true, false) => port.after(4),
+            (true, true) => port,
+        };
+        let number = Register::word(identity.first_word() - 1);
+        let cluster = if way.space.keeps_port() { identity } else { identity.after(8) };
+        Self { value, address, port, number, identity, cluster, client: cluster.after(bytes) }
+    }
+
+    /// Loads a number. `free`: where the client's address may be put to be hashed.
+    fn load_number(&self, choice: Choice, version: Version, free: Register) -> Vec<Expression> {
+        let to = self.number;
+        if !choice.hashed {
+            return Selector::NumgenRandom(choice.slots).load(to);
+        }
+        let kind = HashKind::Jenkins { from: free, length: version.bytes() as u32, seed: Some(SEED) };
+        let mut expressions = version.source().load(free);
+        expressions.push(Expression::Hash(Hash { kind, modulus: choice.slots, offset: 0, to }));
+        expressions
     }
 }
 
