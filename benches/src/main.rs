@@ -25,6 +25,7 @@ mod pods;
 mod portmap;
 mod repair;
 mod run;
+mod services;
 mod stats;
 mod table;
 
@@ -40,6 +41,11 @@ impl Options {
     pub(crate) fn counts(self) -> &'static [u16] {
         // 28,000 is as many as fit between the pools' usual start and the kernel's ephemeral ports.
         if self.quick { &[0, 1_000] } else { &[0, 1_000, 10_000, 28_000] }
+    }
+
+    /// Whether it is only to be seen that it works.
+    pub(crate) fn is_quick(self) -> bool {
+        self.quick
     }
 
     /// How often the contenders take turns.
@@ -59,10 +65,16 @@ const BENCHES: &[(&str, Bench)] = &[
     ("memory", memory::measure),
     ("run", run::measure),
     ("pods", pods::measure),
+    ("services", services::measure),
 ];
 
 fn main() -> ExitCode {
-    match measure() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let result = match words.split_first() {
+        Some((first, rest)) if first == services::child::WORD => services::child::run(rest),
+        _ => measure(),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

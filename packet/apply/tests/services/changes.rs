@@ -90,8 +90,9 @@ fn a_change_costs_the_same_however_many_services_there_are() {
             })
             .collect();
         times.sort();
-        // Far above what `make bench` measures: it catches a cost that grows with the count.
-        assert!(times[50] < Duration::from_millis(10), "{times:?}");
+        // Far above what `make bench` measures: it catches a cost that grows with the count. Not the median: others run
+        // beside this.
+        assert!(times[10] < Duration::from_millis(10), "{times:?}");
     });
 }
 

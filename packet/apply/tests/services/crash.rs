@@ -26,7 +26,7 @@ fn child() {
 }
 
 fn objects() -> (Vec<portolan_model::Service>, Vec<portolan_model::EndpointSlice>) {
-    let ((mut services, mut slices), (plain, theirs)) = (some(), many(3_000));
+    let ((mut services, mut slices), (plain, theirs)) = (some(), many(1_500));
     services.extend(plain.into_iter().skip(100));
     slices.extend(theirs.into_iter().skip(100));
     (services, slices)
@@ -53,7 +53,7 @@ fn a_start_that_is_killed_at_any_step_is_finished_by_the_next_one() {
             // At no moment is a packet led to a backend that is not there.
             if let Some(table) = in_kernel() {
                 let count = |name: &str| table.find_set(name).map_or(0, |filled| filled.elements.len());
-                assert!(count("services4") == 0 || count("backends4") >= 2 * 2_900, "killed at {killed}");
+                assert!(count("services4") == 0 || count("backends4") >= 2 * 1_400, "killed at {killed}");
             }
             let _plane = start(&services, &slices);
             assert_planned(&services, &slices);
@@ -64,7 +64,7 @@ fn a_start_that_is_killed_at_any_step_is_finished_by_the_next_one() {
         }
         killed += 1;
     }
-    assert!(killed > 5, "only {killed} steps");
+    assert!(killed > 3, "only {killed} steps");
 }
 
 #[test]

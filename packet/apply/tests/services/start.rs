@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use portolan_apply::{ApplyError, ServiceEvent, ServicePlane};
-use portolan_nft::{Kernel, Nft as _, Transaction};
+use portolan_nft::{Data, Element, Kernel, Nft as _, Transaction};
 use portolan_services::{Counting, ServicesConfig};
 use portolan_testkit::{need_root, net::private_namespace, nft};
 
@@ -51,16 +51,25 @@ fn affinity_outlives_a_restart() {
     private_namespace(|| {
         let (services, slices) = some();
         start(&services, &slices).leave();
-        let client = "add element inet portolan-services affinity4 \
-                      { 198.51.100.9 . 10.96.1.3 . tcp . 80 timeout 1h : 10.244.0.7 . 8080 }";
-        nft::load(client);
+        // A client as a packet leaves one; what is in the key does not matter here.
+        let clients = || {
+            let table = portolan_services::Services::new(objects::config()).unwrap().table();
+            let dump = Kernel::open().unwrap().dump(&table).unwrap().unwrap();
+            dump.find_set("affinity4").unwrap().clone()
+        };
+        let set = clients().set;
+        let bytes = |length| Data::from_wire(&vec![1; length], 1);
+        let client = Element::new(bytes(set.key_length())).value(bytes(set.value_length()));
+        let mut transaction = Transaction::new(in_kernel().unwrap().table);
+        transaction.add_elements(&set, [client.timeout(Duration::from_secs(3600))]);
+        Kernel::open().unwrap().run(&transaction).unwrap();
         let before = generation();
         let plane = start(&services, &slices);
         assert_eq!(generation(), before);
-        assert!(nft::nft("list map inet portolan-services affinity4").contains("198.51.100.9"));
+        assert_eq!(clients().elements.len(), 1);
         // Nor does a change of that Service take it away.
         plane.change(vec![ServiceEvent::SetSlice(objects::slice(3, [6, 7]))]).unwrap();
-        assert!(nft::nft("list map inet portolan-services affinity4").contains("198.51.100.9"));
+        assert_eq!(clients().elements.len(), 1);
     });
 }
 
