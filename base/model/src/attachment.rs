@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{NodePorts, PortName, PortRequest, Protocol, PublishedPort};
 
+/// Shorter runs of mappings stay single ports, each with a name of its own.
+const LONG: u16 = 16;
+
 /// Where the agent listens unless told otherwise.
 pub const AGENT_SOCKET: &str = "/run/portolan/agent.sock";
 
@@ -58,10 +61,11 @@ pub struct StaticPort {
 impl StaticPort {
     /// The mappings as what an instance asks for, each under a name of its own that no request of `beside` has:
     /// `tcp-8080` by container port, and by host port too where that is not enough. The same list gives the same names.
+    /// Long runs of neighbouring ports that keep their numbers are one request each: as a block they are one rule.
     pub fn requests(ports: &[Self], beside: &[PortRequest]) -> Vec<PortRequest> {
         let mut names: BTreeSet<PortName> = beside.iter().map(|request| request.name.clone()).collect();
         let mut requests = Vec::with_capacity(ports.len());
-        for port in ports {
+        for (port, count) in Self::runs(ports) {
             let short = format!("{}-{}", port.protocol, port.container_port);
             let long = format!("{short}-{}", port.host_port);
             let name = [short, long.clone()]
@@ -75,11 +79,54 @@ impl StaticPort {
                 protocols: port.protocol.into(),
                 host: (port.host_port != 0).then_some(port.host_port),
                 container: Some(port.container_port),
+                count,
                 address: port.host_address,
                 ..PortRequest::named(name)
             });
         }
         requests
+    }
+
+    /// Each mapping, with 1; or the first of a long run, with how many there are.
+    fn runs(ports: &[Self]) -> Vec<(Self, u16)> {
+        let mut all: Vec<(Self, u16)> = Vec::with_capacity(ports.len());
+        // The last run of each protocol and address: runtimes list them side by side.
+        let mut open: BTreeMap<(Protocol, Option<IpAddr>), usize> = BTreeMap::new();
+        for port in ports {
+            let key = (port.protocol, port.host_address);
+            let straight = port.host_port == port.container_port;
+            if let Some((first, count)) = open.get(&key).and_then(|&index| all.get_mut(index))
+                && straight
+                && first.host_port.checked_add(*count) == Some(port.host_port)
+            {
+                *count += 1;
+                continue;
+            }
+            match straight {
+                true => drop(open.insert(key, all.len())),
+                false => drop(open.remove(&key)),
+            }
+            all.push((*port, 1));
+        }
+        let number = |port: Self, more: u16| Self {
+            host_port: port.host_port + more,
+            container_port: port.container_port + more,
+            ..port
+        };
+        let short = |(port, count): (Self, u16)| match count {
+            LONG.. => vec![(port, count)],
+            _ => (0..count).map(|more| (number(port, more), 1)).collect(),
+        };
+        all.into_iter().flat_map(short).collect()
+    }
+
+    /// Whether a request asks for this, alone or among others.
+    pub fn is_in(&self, request: &PortRequest) -> bool {
+        let inside = request.host.zip(request.container).is_some_and(|(host, container)| {
+            let more = self.host_port.checked_sub(host).filter(|more| *more < request.count);
+            more.is_some_and(|more| container.checked_add(more) == Some(self.container_port))
+        });
+        inside && request.protocols.contains(self.protocol) && request.address == self.host_address
     }
 }
 

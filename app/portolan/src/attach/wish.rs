@@ -56,15 +56,7 @@ impl Attach {
     /// to each network of a container, and the first one serves them.
     pub(crate) fn not_served(&self, own: &Attachment, ports: &[StaticPort]) -> Vec<StaticPort> {
         let theirs = self.of_other_interfaces(own);
-        let has = |port: &&StaticPort| {
-            port.host_port != 0
-                && theirs.iter().any(|one| {
-                    one.host == Some(port.host_port)
-                        && one.container == Some(port.container_port)
-                        && one.protocols.contains(port.protocol)
-                        && one.address == port.host_address
-                })
-        };
+        let has = |port: &&StaticPort| port.host_port != 0 && theirs.iter().any(|one| port.is_in(one));
         ports.iter().filter(|port| !has(port)).copied().collect()
     }
 

@@ -10,6 +10,11 @@ use crate::hold::{self, Hold};
 /// Conflicts that are told at once: enough to choose a better block the next time.
 const FAILURES: usize = 256;
 
+/// So many sockets take some milliseconds: they are bound by more than one thread, and closed after the answer.
+const MANY: usize = 256;
+/// Threads that bind at most.
+const THREADS: usize = 4;
+
 type Key = (Protocol, Option<IpAddr>, u16);
 
 /// Bound sockets, no more than a limit.
@@ -17,6 +22,8 @@ type Key = (Protocol, Option<IpAddr>, u16);
 pub(super) struct Held {
     /// `None`: the kernel has no sockets of the protocol.
     by_port: BTreeMap<Key, Option<OwnedFd>>,
+    /// Not held any more, and not closed yet.
+    released: Vec<OwnedFd>,
     sockets: usize,
     limit: usize,
 }
@@ -24,7 +31,7 @@ pub(super) struct Held {
 impl Held {
     /// Nothing, with room for `limit` sockets.
     pub(super) const fn new(limit: usize) -> Self {
-        Self { by_port: BTreeMap::new(), sockets: 0, limit }
+        Self { by_port: BTreeMap::new(), released: Vec::new(), sockets: 0, limit }
     }
 
     /// How many ports are held.
@@ -49,23 +56,7 @@ impl Held {
         if wanted.len() > self.room() {
             return Reply::Full { room: self.room() };
         }
-        let mut bound = Vec::with_capacity(wanted.len());
-        let mut failures = Vec::new();
-        for key @ (protocol, address, port) in wanted {
-            match hold::bind(protocol, address, port) {
-                Ok(socket) => bound.push((key, socket)),
-                Err(error) => {
-                    let failure =
-                        Failure { protocol, address, port, errno: error.raw_os_error().unwrap_or_default() };
-                    // Ports that are taken are all told; any other reason would be the same for the next port.
-                    let go_on = failure.is_taken() && failures.len() < FAILURES;
-                    failures.push(failure);
-                    if !go_on {
-                        break;
-                    }
-                }
-            }
-        }
+        let (bound, failures) = bind_all(&wanted);
         if !failures.is_empty() {
             return Reply::Refused(failures);
         }
@@ -75,15 +66,26 @@ impl Held {
         Reply::Done { count, room: self.room() }
     }
 
-    /// Lets go of these; answers how many of them it had.
+    /// Lets go of these; answers how many of them it had. The sockets are closed with the next
+    /// [`Held::close_released`].
     pub(super) fn release(&mut self, hold: &Hold) -> usize {
-        keys(hold)
-            .filter(|key| {
-                let removed = self.by_port.remove(key);
-                self.sockets -= usize::from(matches!(removed, Some(Some(_))));
-                removed.is_some()
-            })
-            .count()
+        let removed: Vec<_> = keys(hold).filter_map(|key| self.by_port.remove(&key)).collect();
+        let count = removed.len();
+        let sockets = removed.into_iter().flatten();
+        let before = self.released.len();
+        self.released.extend(sockets);
+        self.sockets -= self.released.len() - before;
+        count
+    }
+
+    /// Whether so much was released that closing it takes longer than an answer should.
+    pub(super) fn has_much_to_close(&self) -> bool {
+        self.released.len() >= MANY
+    }
+
+    /// Closes what was released.
+    pub(super) fn close_released(&mut self) {
+        self.released.clear();
     }
 
     /// A duplicate of one socket, which is made ready for use.
@@ -127,6 +129,59 @@ impl Held {
             }
         }
     }
+}
+
+type Bound = Vec<(Key, Option<OwnedFd>)>;
+
+/// Binds all of these, or stops where one fails.
+fn bind_all(wanted: &[Key]) -> (Bound, Vec<Failure>) {
+    let threads = match wanted.len() {
+        ..MANY => 1,
+        _ => std::thread::available_parallelism().map_or(1, usize::from).min(THREADS),
+    };
+    if threads == 1 {
+        return bind_each(wanted);
+    }
+    let parts = wanted.chunks(wanted.len().div_ceil(threads));
+    let done: Vec<(Bound, Vec<Failure>)> = std::thread::scope(|scope| {
+        let begin =
+            |part| (part, std::thread::Builder::new().spawn_scoped(scope, move || bind_each(part)).ok());
+        let begun: Vec<_> = parts.map(begin).collect();
+        // What no thread could be had for is done by this one.
+        let end = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().ok();
+        begun
+            .into_iter()
+            .map(|(part, thread)| thread.and_then(end).unwrap_or_else(|| bind_each(part)))
+            .collect()
+    });
+    let (mut bound, mut failures) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for (some, failed) in done {
+        bound.extend(some);
+        failures.extend(failed);
+    }
+    failures.truncate(FAILURES);
+    (bound, failures)
+}
+
+fn bind_each(wanted: &[Key]) -> (Bound, Vec<Failure>) {
+    let mut bound = Vec::with_capacity(wanted.len());
+    let mut failures = Vec::new();
+    for &(protocol, address, port) in wanted {
+        match hold::bind(protocol, address, port) {
+            Ok(socket) => bound.push(((protocol, address, port), socket)),
+            Err(error) => {
+                let failure =
+                    Failure { protocol, address, port, errno: error.raw_os_error().unwrap_or_default() };
+                // Ports that are taken are all told; any other reason would be the same for the next port.
+                let go_on = failure.is_taken() && failures.len() < FAILURES;
+                failures.push(failure);
+                if !go_on {
+                    break;
+                }
+            }
+        }
+    }
+    (bound, failures)
 }
 
 const fn first_key(hold: Hold) -> Key {

@@ -1,4 +1,4 @@
-//! The holder's own side: one thread, one poll loop, no runtime.
+//! The holder's own side: one thread, one poll loop, no runtime. Only many binds at once have threads of their own.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -264,7 +264,13 @@ impl Server {
                 _ => {}
             }
             let (reply, fd) = self.answer(request);
-            if send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd)).is_err() {
+            if !self.held.has_much_to_close() {
+                self.held.close_released();
+            }
+            let sent = send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd));
+            // Before the next request, which may be for the same ports.
+            self.held.close_released();
+            if sent.is_err() {
                 return false;
             }
         }
