@@ -48,7 +48,9 @@ fn helm_finds_no_fault_with_the_chart() {
     chart.run(&["lint", "--strict", "CHART"]);
     let everything = "registry.enabled=true,registry.tokenSecret=token,agent.localhost=true,crds.keep=true,\
                       nri.enabled=false,webhook.replicas=1,agent.advertise={192.0.2.1},imagePullSecrets[0].name=pull,\
-                      agent.podSecurityContext.seLinuxOptions.type=spc_t,registry.allowAnonymousFrom={10.0.0.0/8}";
+                      agent.podSecurityContext.seLinuxOptions.type=spc_t,registry.allowAnonymousFrom={10.0.0.0/8},\
+                      proxy.enabled=true,proxy.apiServer=https://192.0.2.10:6443,proxy.takeOver=true,\
+                      proxy.nodePortAddresses={10.0.0.0/8},proxy.clusterCIDR=10.244.0.0/16,proxy.masqueradeAll=true";
     chart.run(&[&RELEASE[..], &["--set", everything]].concat());
 }
 
@@ -63,6 +65,8 @@ fn wrong_values_are_refused_and_named() {
         ("webhook.replicas=0", "/webhook/replicas"),
         ("quarantine=soon", "/quarantine"),
         ("cni.binDir=opt", "/cni/binDir"),
+        ("proxy.enabled=true", "/proxy/apiServer"),
+        ("proxy.detectLocalMode=Bridge", "/proxy/detectLocalMode"),
     ] {
         let output = programs::output(&mut chart.command(&[&RELEASE[..], &["--set", values]].concat()));
         let said = String::from_utf8_lossy(&output.stderr);
@@ -73,8 +77,8 @@ fn wrong_values_are_refused_and_named() {
 #[test]
 fn nobody_has_more_rights_than_are_explained() {
     let Some(chart) = chart() else { return };
-    let all =
-        chart.run(&[&RELEASE[..], &["--set=registry.enabled=true,registry.tokenSecret=token"]].concat());
+    let whole = "--set=registry.enabled=true,registry.tokenSecret=token,proxy.enabled=true,proxy.serviceProxyName=portolan";
+    let all = chart.run(&[&RELEASE[..], &[whole]].concat());
     let mut containers = 0;
     for object in documents(&all) {
         let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
@@ -101,7 +105,7 @@ fn nobody_has_more_rights_than_are_explained() {
                 assert_eq!(may["capabilities"]["drop"], json!(["ALL"]), "{name}");
                 assert!(may["privileged"].is_null(), "{name}");
                 let added = match container["name"].as_str() {
-                    Some("agent" | "cleanup") => json!(["NET_ADMIN"]),
+                    Some("agent" | "cleanup" | "proxy" | "proxy-cleanup") => json!(["NET_ADMIN"]),
                     Some("holder") => json!(["NET_BIND_SERVICE"]),
                     _ => Value::Null,
                 };
@@ -109,7 +113,27 @@ fn nobody_has_more_rights_than_are_explained() {
             }
         }
     }
-    assert_eq!(containers, 8, "agent, holder, webhook, registry, and four that clean up");
+    assert_eq!(containers, 10, "agent, holder, webhook, registry, proxy, and five that clean up");
+}
+
+#[test]
+fn the_proxy_reads_what_it_needs_and_nothing_else() {
+    let Some(chart) = chart() else { return };
+    let words =
+        ["--show-only=templates/proxy-rbac.yaml", "--set=proxy.enabled=true,proxy.serviceProxyName=portolan"];
+    let all = chart.run(&[&RELEASE[..], &words].concat());
+    let role = documents(&all).into_iter().find(|object| object["kind"] == "ClusterRole");
+    let role = role.unwrap_or_else(|| panic!("no role in {all}"));
+    let mut may = Vec::new();
+    for rule in role["rules"].as_array().into_iter().flatten() {
+        for resource in rule["resources"].as_array().into_iter().flatten() {
+            may.push(format!("{} {}", resource.as_str().unwrap_or_default(), rule["verbs"]));
+        }
+    }
+    let read = |kind: &str| format!("{kind} [\"get\",\"list\",\"watch\"]");
+    let mut expected = ["services", "endpointslices", "nodes", "servicecidrs"].map(read).to_vec();
+    expected.push("events [\"create\",\"patch\"]".to_owned());
+    assert_eq!(may, expected);
 }
 
 #[test]

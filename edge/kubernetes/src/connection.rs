@@ -79,8 +79,8 @@ impl Connection {
         Self::open_at(wanted, None).await
     }
 
-    /// The same, with the address of the API server in place of the one in the configuration. Without a kubeconfig
-    /// nobody says who asks then, and no certificate is expected: for a server on a private network.
+    /// The same, with the address of the API server in place of the one in the configuration: a service proxy cannot ask
+    /// at an address that it has to serve itself. Without a kubeconfig and outside of a Pod nobody says who asks then.
     pub async fn open_at(wanted: &ConnectionConfig, server: Option<&str>) -> Result<Self, ConnectError> {
         let wrong =
             |server: &str, message: String| ConnectError::Client { server: server.to_owned(), message };
@@ -89,7 +89,9 @@ impl Connection {
             None => None,
         };
         let mut config = match &wanted.kubeconfig {
-            None if server.is_some() => Config::new(server.clone().unwrap_or_default()),
+            None if server.is_some() => {
+                Config::incluster().unwrap_or_else(|_| Config::new(server.clone().unwrap_or_default()))
+            }
             Some(path) => {
                 let wrong = |message: String| ConnectError::Kubeconfig { path: path.clone(), message };
                 let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;

@@ -26,6 +26,16 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 {{- end }}
 
+{{/* Where kubelet asks for what listens at an address of the node: {{ include "portolan.probeHost" "0.0.0.0:10256" }} */}}
+{{- define "portolan.probeHost" -}}
+{{- regexReplaceAll ":[0-9]+$" . "" | trimAll "[]" | replace "0.0.0.0" "127.0.0.1" | quote }}
+{{- end }}
+
+{{/* Where the proxy's health is: beside kube-proxy, which has port 10256, another one. */}}
+{{- define "portolan.proxyHealthz" -}}
+{{- .Values.proxy.healthzBindAddress | default (ternary "0.0.0.0:10085" "0.0.0.0:10256" (ne .Values.proxy.serviceProxyName "")) }}
+{{- end }}
+
 {{- define "portolan.logArgs" -}}
 - --log-level={{ .Values.log.level }}
 - --log-format={{ .Values.log.format }}
