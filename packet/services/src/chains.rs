@@ -16,7 +16,7 @@ use portolan_nft::{
 use portolan_plan::Version;
 
 use crate::{
-    NodePortAddresses, ServicesConfig, SetId, SetKind, Space,
+    NodePortAddresses, ServicesConfig, SetId, SetKind, Space, counters,
     sets::{asked, suffix},
 };
 
@@ -63,6 +63,7 @@ pub(crate) fn fixed(config: &ServicesConfig) -> Vec<FilledChain> {
     for version in Version::ALL {
         chains.extend(of_version(config, version));
     }
+    chains.extend(counters::chains(config));
     chains
 }
 

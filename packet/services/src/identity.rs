@@ -9,7 +9,7 @@ use std::{
 };
 
 use portolan_model::{PortRange, Protocol};
-use portolan_nft::Data;
+use portolan_nft::{Data, Element};
 use portolan_plan::Version;
 
 /// A Service port in one version of IP: its cluster address, protocol and port.
@@ -149,6 +149,26 @@ impl Front {
         }
     }
 
+    /// The frontend of an element of `services4` and its like; `None` for what no frontend can be.
+    pub fn read(space: Space, version: Version, element: &Element) -> Option<Self> {
+        let protocol = |key: &Data| {
+            let number = *key.as_bytes().first()?;
+            Protocol::ALL.into_iter().find(|one| one.number() == number)
+        };
+        let port = |key: &Data| Some(u16::from_be_bytes(key.as_bytes().get(4..6)?.try_into().ok()?));
+        let key = &element.key;
+        let address = || address_at_end(version, key.as_bytes());
+        Some(match space {
+            Space::Node => Self::Node { version, protocol: protocol(key)?, port: port(key)? },
+            Space::Port => Self::Port { address: address()?, protocol: protocol(key)?, port: port(key)? },
+            Space::Span => {
+                let ports = PortRange::new(port(key)?, port(element.last())?).ok()?;
+                Self::Span { address: address()?, protocol: protocol(key)?, ports }
+            }
+            Space::Address => Self::Address(address()?),
+        })
+    }
+
     /// The key of its elements, and the last key of an interval.
     pub(crate) fn data(&self) -> (Data, Option<Data>) {
         let at = |address: IpAddr, protocol: Protocol, port| {
@@ -165,6 +185,14 @@ impl Front {
             }
             Self::Address(address) => (address.into(), None),
         }
+    }
+}
+
+/// The address that a key ends with.
+pub(crate) fn address_at_end(version: Version, bytes: &[u8]) -> Option<IpAddr> {
+    match version {
+        Version::V4 => bytes.last_chunk::<4>().map(|address| (*address).into()),
+        Version::V6 => bytes.last_chunk::<16>().map(|address| (*address).into()),
     }
 }
 

@@ -49,7 +49,7 @@ impl Direction {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Received, Self::Sent];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Received => "received",
             Self::Sent => "sent",

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use portolan_model::Protocol;
-use portolan_nft::{Data, Object, Transaction};
+use portolan_nft::{Object, Transaction};
 use portolan_plan::{Flow, Version};
 
 use crate::{
@@ -52,7 +52,7 @@ impl Touched {
                 for space in Space::ALL {
                     if SetId::new(SetKind::Entrances(space), version).name() == elements.set.name {
                         for element in &elements.elements {
-                            read(space, version, &element.key)
+                            Front::read(space, version, element)
                                 .into_iter()
                                 .for_each(|front| self.front(front));
                         }
@@ -86,27 +86,6 @@ impl Touched {
             || self.fronts.contains(&Front::Node { version: Version::of(address), protocol, port })
             || self.wide.contains(&address)
     }
-}
-
-/// The frontend of an element of `services4` and its like. The first port of a range is enough here.
-fn read(space: Space, version: Version, key: &Data) -> Option<Front> {
-    let bytes = key.as_bytes();
-    let address = || -> Option<IpAddr> {
-        let at = bytes.len().checked_sub(version.bytes())?;
-        match version {
-            Version::V4 => <[u8; 4]>::try_from(&bytes[at..]).ok().map(IpAddr::from),
-            Version::V6 => <[u8; 16]>::try_from(&bytes[at..]).ok().map(IpAddr::from),
-        }
-    };
-    if space.keeps_port() {
-        return address().map(Front::Address);
-    }
-    let protocol = Protocol::ALL.into_iter().find(|one| bytes.first() == Some(&one.number()))?;
-    let port = u16::from_be_bytes(bytes.get(4..6)?.try_into().ok()?);
-    Some(match space {
-        Space::Node => Front::Node { version, protocol, port },
-        _ => Front::Port { address: address()?, protocol, port },
-    })
 }
 
 impl Services {

@@ -8,7 +8,7 @@ use portolan_plan::{Counting, Version};
 
 use crate::{
     Direction, Entrance, Front, Identity, List, ServicesConfig, SetId, SetKind, Space, Sticky, Target, Way,
-    changes::Piece, claims::Rank, roster::Roster, sources,
+    changes::Piece, claims::Rank, counters, roster::Roster, sources,
 };
 
 /// Which part of a Service.
@@ -348,8 +348,8 @@ impl Shared {
             Self::ClusterAddress(address) => one(SetKind::ClusterAddresses, address, address.into()),
             Self::Hairpin(address) => one(SetKind::Hairpin, address, Data::new().ip(address).ip(address)),
             Self::Wide(address) => one(SetKind::Wide, address, address.into()),
-            Self::Traffic(Target { address, port }, protocol) => {
-                let key = Data::new().ip(address).protocol(protocol.number()).port(port);
+            Self::Traffic(target, protocol) => {
+                let (address, key) = (target.address, counters::endpoint_key(target, protocol));
                 Direction::ALL
                     .into_iter()
                     .flat_map(|way| one(SetKind::BackendTraffic(way), address, key.clone()))
