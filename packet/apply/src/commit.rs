@@ -6,10 +6,11 @@
 
 use std::{sync::Arc, time::Instant};
 
+use ipnet::IpNet;
 use portolan_model::{Mapping, MappingKey};
 use portolan_netlink::step;
 use portolan_nft::{Nft, Transaction};
-use portolan_plan::{Changes, Counting, Difference, Plan, PlanConfig, PlanError, Touched, diff};
+use portolan_plan::{Changes, Counting, Difference, Placement, Plan, PlanConfig, PlanError, Touched, diff};
 
 use crate::{ApplyError, ledger::Ledger, stats::Shared};
 
@@ -195,6 +196,10 @@ impl<N: Nft> Committer<N> {
             let why = "the table's name cannot be changed while the data plane runs".to_owned();
             return Err(PlanError::Config(why).into());
         }
+        let same_but_local = PlanConfig { local: config.local.clone(), ..self.plan.config().clone() };
+        if same_but_local == config && config.placement == Placement::Any {
+            return self.reconfigure_local(config.local);
+        }
         let plan = Plan::with(config, self.plan.mappings())?;
         let difference = diff(Some(&self.plan.ruleset()), &plan.ruleset());
         let before = std::mem::replace(&mut self.plan, plan);
@@ -205,6 +210,22 @@ impl<N: Nft> Committer<N> {
         };
         if result.is_err() {
             self.plan = before;
+        }
+        result
+    }
+
+    /// The same where only the networks of instances are others, which is at most a few elements.
+    fn reconfigure_local(&mut self, local: Vec<IpNet>) -> Result<Difference, ApplyError> {
+        let before = self.plan.config().local.clone();
+        let transaction = self.plan.set_local(local).transaction(self.plan.config());
+        let result = match self.run(&transaction) {
+            Err(error) if is_drift(&error) => self.compare(),
+            Err(error) => Err(error.into()),
+            // Nothing was found, since no flow can be of a network that was not there, or is not any more.
+            Ok(()) => Ok(Difference { transaction: Transaction::new(self.plan.table()), found: Vec::new() }),
+        };
+        if result.is_err() {
+            self.plan.set_local(before);
         }
         result
     }

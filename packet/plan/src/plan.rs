@@ -5,12 +5,13 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use ipnet::IpNet;
 use portolan_model::{Mapping, MappingKey, PortRange, Protocol};
-use portolan_nft::Table;
+use portolan_nft::{Element, Table};
 
 use crate::{
-    Changes, PlanConfig, PlanError, hairpin::Hairpin, ingress, published::Published, reverse::Reverse,
-    ruleset,
+    Changes, PlanConfig, PlanError, SetId, SetKind, hairpin::Hairpin, ingress, networks,
+    published::Published, reverse::Reverse, ruleset,
 };
 
 /// The mappings, and the elements that follow from them.
@@ -128,6 +129,26 @@ impl Plan {
         self.published.remove(&mapping, &mut changes);
         self.reverse.remove(&mapping, &mut changes);
         Ok(changes)
+    }
+
+    /// The networks of instances on this machine are these from now on ([`PlanConfig::local`]). The cost does not depend
+    /// on how many mappings there are, so that an instance with a network of its own, as several CNI plugins make them,
+    /// costs no more than one of a common network.
+    pub fn set_local(&mut self, local: Vec<IpNet>) -> Changes {
+        let elements = |config: &PlanConfig| -> Vec<(SetId, Element)> {
+            networks::elements(SetKind::Local, &config.local).collect()
+        };
+        let before = elements(&self.config);
+        self.config.local = local;
+        let after = elements(&self.config);
+        let mut changes = Changes::none();
+        for (set, element) in before.iter().filter(|element| !after.contains(element)) {
+            changes.delete(*set, element.clone());
+        }
+        for (set, element) in after.iter().filter(|element| !before.contains(element)) {
+            changes.add(*set, element.clone());
+        }
+        changes
     }
 
     /// Where a packet to this local address goes; `None` when nothing is mapped there.

@@ -6,6 +6,7 @@ mod common;
 use std::net::{IpAddr, SocketAddr};
 
 use common::{Elements, Step, kubernetes, mapping, steps};
+use ipnet::IpNet;
 use portolan_model::{Mapping, MappingKey, Protocol};
 use portolan_plan::{Changes, Flow, Plan, PlanConfig, PlanError, Touched, concerned, concerned_by_flows};
 use proptest::prelude::*;
@@ -182,5 +183,30 @@ proptest! {
             }
             prop_assert_eq!(plan.ruleset(), planned(config, []).ruleset());
         }
+    }
+}
+
+/// Networks of a few addresses, nested, neighbouring and apart, of both families.
+fn networks() -> impl Strategy<Value = Vec<IpNet>> {
+    let v4 =
+        (0..32_u8, 24..=32_u8).prop_map(|(last, bits)| IpNet::new(common::v4(last).into(), bits).unwrap());
+    let v6 =
+        (0..32_u8, 120..=128_u8).prop_map(|(last, bits)| IpNet::new(common::v6(last).into(), bits).unwrap());
+    prop::collection::vec(prop_oneof![v4, v6], 0..8)
+}
+
+proptest! {
+    #[test]
+    fn other_networks_of_instances_are_a_change_of_those_networks(before in networks(), after in networks()) {
+        let config = |local: &[IpNet]| PlanConfig { local: local.to_vec(), ..kubernetes() };
+        let mapping = common::port(Protocol::Tcp, 20000, 7, 80);
+        let mut plan = planned(config(&before), [mapping.clone()]);
+        let mut table = Elements::of(&plan.ruleset());
+
+        table.run(&plan.set_local(after.clone()).transaction(plan.config()));
+
+        let fresh = planned(config(&after), [mapping]);
+        prop_assert_eq!(plan.config(), fresh.config());
+        prop_assert_eq!(table, Elements::of(&fresh.ruleset()));
     }
 }
