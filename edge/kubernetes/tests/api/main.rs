@@ -12,6 +12,7 @@ mod pools;
 mod publish;
 mod restart;
 mod server;
+mod services;
 mod view;
 mod webhook;
 
