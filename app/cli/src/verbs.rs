@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     AgentArgs, AwaitArgs, CniArgs, DeleteArgs, DemoArgs, ExposeArgs, Format, GetArgs, Global, HolderArgs,
     LaunchArgs, ListArgs, PortsArgs, ProxyArgs, RegistryArgs, RelayArgs, ResolveArgs, RunArgs, STYLES,
-    ServeArgs, UpArgs, WatchArgs, WebhookArgs, look::EXIT_CODES,
+    ServeArgs, TraceArgs, UpArgs, WatchArgs, WebhookArgs, look::EXIT_CODES,
 };
 
 /// Ports that can be reached, names that find them, packets that arrive.
@@ -181,6 +181,18 @@ Examples:
 
 Flags and configuration file are those of kube-proxy. Ended, it leaves its rules for the next one.")]
     Proxy(Box<ProxyArgs>),
+
+    /// Say what happens to a packet that asks a Service, hop by hop, and why
+    #[command(after_help = "\
+Examples:
+  portolan trace 10.1.0.7 default/web           # from a Pod to a Service
+  portolan trace 192.0.2.9 :30080               # from outside to a node port of this machine
+  portolan trace node 10.96.0.10:53 --protocol udp -o json
+  portolan trace 10.1.0.7 '[fd00:96::1]:443' --from services.yaml --node-name node-1
+  portolan trace node default/web --live --send # and does the kernel do the same?
+
+Services and endpoints are those of the proxy of this machine, the rules those that it makes of them.")]
+    Trace(Box<TraceArgs>),
 
     /// Run the admission webhook and the controller of endpoints of a cluster: what a Deployment runs
     #[command(after_help = "\

@@ -28,6 +28,7 @@ mod rollout;
 mod run;
 mod serve;
 mod services;
+mod trace;
 mod up;
 mod verbs;
 mod webhook;
@@ -99,6 +100,7 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Agent(args) => agent::main(global, *args).await,
         Verb::Cni(args) => cni::verb::main(global, args),
         Verb::Proxy(args) => proxy::main(global, *args).await,
+        Verb::Trace(args) => trace::main(*args).await,
         Verb::Webhook(args) => webhook::main(global, *args).await,
         Verb::Await(args) => rollout::main(global, args).await,
         Verb::Completions(args) => verbs::shell::completions(args),

@@ -9,7 +9,7 @@ mod object;
 pub(crate) mod userdata;
 
 pub(crate) use element::{Raw, assemble, element};
-pub(crate) use object::{chain, rule, set, table};
+pub(crate) use object::{chain, family, rule, set, table};
 
 use portolan_netlink::attribute::{Attribute, Attributes};
 

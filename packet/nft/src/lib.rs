@@ -29,6 +29,7 @@ mod set;
 pub mod statement;
 mod table;
 mod text;
+pub mod trace;
 mod transaction;
 mod verdict;
 mod wire;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The family in a message's fixed part.
-fn family(message: &Message<'_>) -> Option<Family> {
+pub(crate) fn family(message: &Message<'_>) -> Option<Family> {
     message.payload.first().and_then(|&number| Family::from_number(number))
 }
 

@@ -11,8 +11,10 @@ use crate::{
 /// How a rule ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// On with the next rule.
+    /// It does not match.
     Next,
+    /// It matched, and said no verdict.
+    Matched,
     /// With a verdict.
     Verdict(Verdict),
     /// The packet is refused.
@@ -41,7 +43,7 @@ impl Run<'_, '_> {
                 None => {}
             }
         }
-        Ok(End::Next)
+        Ok(End::Matched)
     }
 
     /// `None`: on with the next expression; `Some(End::Next)`: the rule does not match.

@@ -101,12 +101,21 @@ pub enum What {
     },
     /// There is no way there.
     Unroutable,
+    /// A rule matched, and gave no verdict.
+    Matched,
     /// A rule gave its verdict.
     Verdict(Verdict),
     /// A rule refused the packet.
     Rejected(Reject),
     /// The end of a base chain was reached.
     Policy(Policy),
+}
+
+impl Step {
+    /// Whether a rule ran to its end: these are the steps that the kernel tells of (`nft monitor trace`).
+    pub fn is_rule(&self) -> bool {
+        matches!(self.what, What::Matched | What::Verdict(_) | What::Rejected(_))
+    }
 }
 
 impl fmt::Display for Step {
@@ -150,6 +159,7 @@ impl fmt::Display for What {
                 write!(f, "goes out by {}", interface.as_deref().unwrap_or("some interface"))
             }
             Self::Unroutable => f.write_str("no route leads there"),
+            Self::Matched => f.write_str("matches"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
             Self::Rejected(reject) => write!(f, "reject {reject:?}"),
             Self::Policy(policy) => write!(f, "policy {}", policy.as_str()),

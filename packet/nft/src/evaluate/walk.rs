@@ -296,6 +296,10 @@ impl Walk<'_> {
             }
             let verdict = match end {
                 End::Next => continue,
+                End::Matched => {
+                    self.step(Some(&place), What::Matched);
+                    continue;
+                }
                 End::Rejected(how) => {
                     self.step(Some(&place), What::Rejected(how));
                     return Ok(Some(Fate::Rejected { how, place }));

@@ -96,6 +96,20 @@ pub(crate) mod verdict {
     pub(crate) const CHAIN: u16 = 2;
 }
 
+/// `enum nft_trace_attributes`.
+pub(crate) mod trace {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const CHAIN: u16 = 2;
+    pub(crate) const RULE_HANDLE: u16 = 3;
+    pub(crate) const TYPE: u16 = 4;
+    pub(crate) const VERDICT: u16 = 5;
+    pub(crate) const ID: u16 = 6;
+    pub(crate) const NETWORK_HEADER: u16 = 8;
+    pub(crate) const TRANSPORT_HEADER: u16 = 9;
+    pub(crate) const MARK: u16 = 14;
+    pub(crate) const POLICY: u16 = 16;
+}
+
 /// `enum nft_expr_attributes`.
 pub(crate) mod expr {
     pub(crate) const NAME: u16 = 1;
