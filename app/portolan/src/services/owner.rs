@@ -257,10 +257,12 @@ impl Owner {
             if problem.is_none() {
                 self.good.insert(name.clone(), one.clone());
             }
-            if self.problems.get(name) != problem.as_ref() {
-                if let Some(problem) = &problem {
-                    tracing::error!("{}: Service {name} is invalid: {problem}", one.place);
-                }
+            // Who exposes one is told himself.
+            if let Some(problem) = &problem
+                && self.problems.get(name) != Some(problem)
+                && one.place != EXPOSED
+            {
+                tracing::error!("{}: Service {name} is invalid: {problem}", one.place);
             }
             served.push((name.clone(), problem));
         }
