@@ -196,3 +196,79 @@ async fn answer(State(state): State<Answering>) -> Response {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use portolan_kubernetes::{Connection, ConnectionConfig};
+    use portolan_telemetry::service_proxy::ServiceProxyMetrics;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn checks() -> (Checks, Health) {
+        // Nobody listens there: Events wait for an API server that never comes.
+        let nowhere =
+            Connection::open_at(&ConnectionConfig::default(), Some("http://127.0.0.1:1")).await.unwrap();
+        let health = Health::new(Duration::ZERO, Arc::new(ServiceProxyMetrics::new()));
+        (Checks::new("node", health.clone(), Publisher::start(&nowhere, "node")), health)
+    }
+
+    async fn ask(port: u16) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"GET /any/path HTTP/1.1\r\nHost: x\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    fn wanted(port: u16, local: usize) -> BTreeMap<ObjectName, Check> {
+        [(ObjectName::new("ns", "web"), Check { port, uid: "u".to_owned(), local })].into()
+    }
+
+    /// F37.
+    #[tokio::test]
+    async fn a_load_balancer_is_told_whether_this_node_has_endpoints() {
+        let (mut checks, health) = checks().await;
+        let on = NodePortAddresses::Only([IpAddr::V4(Ipv4Addr::LOCALHOST)].into());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        checks.set(&wanted(port, 0), &on).await;
+        assert!(checks.is_missing_one(), "somebody else has the port");
+        drop(taken);
+        checks.set(&wanted(port, 0), &on).await;
+        assert!(!checks.is_missing_one(), "it is tried again");
+        let without = ask(port).await.unwrap();
+        assert!(
+            without.starts_with("HTTP/1.1 503 ") && without.contains("x-load-balancing-endpoint-weight: 0"),
+            "{without}"
+        );
+        checks.set(&wanted(port, 2), &on).await;
+        let with = ask(port).await.unwrap().to_lowercase();
+        for expected in [
+            "http/1.1 200 ",
+            "x-load-balancing-endpoint-weight: 2",
+            "content-type: application/json",
+            "x-content-type-options: nosniff",
+            r#""service":{"name":"web","namespace":"ns"}"#,
+            r#""localendpoints":2"#,
+            r#""serviceproxyhealthy":true"#,
+        ] {
+            assert!(with.contains(expected), "{expected}: {with}");
+        }
+        health.updated();
+        health.queued();
+        let late = ask(port).await.unwrap();
+        assert!(
+            late.starts_with("HTTP/1.1 503 ") && late.contains(r#""serviceProxyHealthy":false"#),
+            "{late}"
+        );
+        checks.set(&BTreeMap::new(), &on).await;
+        let closed = ask(port).await.unwrap_err();
+        assert_eq!(closed.kind(), std::io::ErrorKind::ConnectionRefused, "the port is free for others");
+    }
+}

@@ -125,7 +125,7 @@ impl ProxyConfig {
         }
         let mut told: Vec<String> =
             args.unused.ignored().iter().map(|(flag, why)| format!("{flag} is ignored: {why}")).collect();
-        let settings = match &args.config {
+        let mut settings = match &args.config {
             Some(path) => {
                 let (file, ignored) = file::read(path)?;
                 told.extend(ignored);
@@ -134,6 +134,10 @@ impl ProxyConfig {
             }
             None => of_flags(args)?,
         };
+        // A file is the same on all nodes, so that the name comes beside it.
+        if let Some(name) = &args.hostname_override {
+            settings.hostname_override.clone_from(name);
+        }
         told.extend(settings.gates.keys().filter(|gate| *gate != EXTERNAL_IPS).map(|gate| {
             format!(
                 "the feature gate {gate} is ignored: {EXTERNAL_IPS} is the only one that means something here"

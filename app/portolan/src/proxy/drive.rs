@@ -21,6 +21,7 @@ use super::{
     addresses::{self, Local},
     checks::{Check, Checks},
     config::{Detector, ProxyConfig, one_of_each},
+    localhost::Localhost,
 };
 
 /// So many events become one write at most.
@@ -48,6 +49,7 @@ pub(crate) struct Driver {
     followed: ServicesConfig,
     asked: BTreeMap<ObjectName, Check>,
     checks: Checks,
+    localhost: Option<Localhost>,
     started: SystemTime,
     last_flush: Duration,
 }
@@ -80,6 +82,7 @@ impl Driver {
         proxy.metrics.synced(plane.stats().start, true, SystemTime::now());
         *proxy.plane.lock().unwrap_or_else(PoisonError::into_inner) = Some(plane);
         let checks = Checks::new(&proxy.config.node, proxy.health.clone(), publisher.clone());
+        let localhost = proxy.config.localhost_node_ports.then(Localhost::new);
         let mut driver = Self {
             proxy,
             watch,
@@ -89,6 +92,7 @@ impl Driver {
             followed,
             asked: known.checks,
             checks,
+            localhost,
             started: begun,
             last_flush: Duration::ZERO,
         };
@@ -242,6 +246,15 @@ impl Driver {
             }
         }
         self.checks.set(&self.asked, &self.followed.node_ports).await;
+        if written.is_of_services() || written.surroundings {
+            self.follow_on_the_loopback().await;
+        }
+    }
+
+    async fn follow_on_the_loopback(&mut self) {
+        if let (Some(localhost), Some(plane)) = (&mut self.localhost, self.proxy.plane()) {
+            localhost.follow(plane).await;
+        }
     }
 
     async fn look_again(&mut self) {
@@ -250,6 +263,9 @@ impl Driver {
         }
         if self.checks.is_missing_one() {
             self.checks.set(&self.asked, &self.followed.node_ports).await;
+        }
+        if self.localhost.as_ref().is_some_and(Localhost::is_missing_one) {
+            self.follow_on_the_loopback().await;
         }
         let Some(plane) = self.proxy.plane() else { return };
         let stats = plane.stats();

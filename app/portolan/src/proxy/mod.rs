@@ -18,6 +18,7 @@ mod file;
 mod health;
 mod http;
 mod listen;
+mod localhost;
 mod locals;
 mod start;
 mod status;
