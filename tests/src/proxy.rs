@@ -9,7 +9,8 @@
 //! 1. [`api`] talks to the API server, [`service`] says what a Service is, [`endpoint`] who is behind it.
 //! 2. [`world`] makes the namespaces, [`echo`] and [`sctp`] answer in them, [`program`] starts the proxies.
 //! 3. [`probe`] asks from somewhere and tells who answered and which source address they saw.
-//! 4. [`case`] is one named question with its expected answer; [`cases`] are all of them; [`bench`](mod@bench) runs them.
+//! 4. [`stage`] is a small world for tests that start and stop proxies themselves, [`load`] what happens in it meanwhile.
+//! 5. [`case`] is one named question with its expected answer; [`cases`] are all of them; [`bench`](mod@bench) runs them.
 
 pub mod api;
 pub mod bench;
@@ -17,8 +18,10 @@ pub mod case;
 pub mod cases;
 pub mod echo;
 pub mod endpoint;
+pub mod load;
 pub mod probe;
 pub mod program;
 pub mod sctp;
 pub mod service;
+pub mod stage;
 pub mod world;
