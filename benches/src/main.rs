@@ -23,6 +23,7 @@ mod network;
 mod ours;
 mod pods;
 mod portmap;
+mod relay;
 mod repair;
 mod run;
 mod services;
@@ -66,6 +67,7 @@ const BENCHES: &[(&str, Bench)] = &[
     ("run", run::measure),
     ("pods", pods::measure),
     ("services", services::measure),
+    ("relay", relay::measure),
 ];
 
 fn main() -> ExitCode {
