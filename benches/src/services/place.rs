@@ -21,7 +21,7 @@ use super::objects::{PODS, PORT, TARGET, cluster_address};
 /// Between two tries of something that is not there yet.
 const PAUSE: Duration = Duration::from_millis(1);
 /// A SYN that nobody answers is not waited for.
-const SILENT: Duration = Duration::from_millis(100);
+const SILENT: Duration = Duration::from_millis(4);
 
 /// Three namespaces, and a server for all endpoints.
 pub(crate) struct Place {

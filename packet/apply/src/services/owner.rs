@@ -341,8 +341,8 @@ impl<N: Nft> Owner<N> {
             }
             self.flushes.request(&Suspects::everything());
         }
-        self.synced(start);
         self.live(names);
+        self.synced(start);
         Ok(())
     }
 
@@ -388,11 +388,13 @@ impl<N: Nft> Owner<N> {
     }
 
     pub(crate) fn synced(&self, start: Instant) {
+        // As many as are known: asking the Services would count them one by one.
+        let services = self.shared.live().len();
         let mut stats = self.shared.lock();
         stats.syncs += 1;
         stats.last_sync = start.elapsed();
         stats.last_synced = Some(SystemTime::now());
-        stats.services = self.services.len();
+        stats.services = services;
     }
 
     fn delete_table(&mut self) -> Result<(), ApplyError> {
