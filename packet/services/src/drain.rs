@@ -1,8 +1,9 @@
 //! Connections to endpoints that are gone, of Services that ask to have them ended.
 //!
 //! Whoever applies the changes waits for the time that the Service gives, and then puts what connections had asked for,
-//! with the endpoint they were led to, into `drained4` and its like for a while. Packets of these connections are
-//! answered by a TCP reset, in both directions. The chains are there only while some Service drains: they see every
+//! with the endpoint they were led to, into `drained4` and its like for a while. What clients send is answered by a TCP
+//! reset; what endpoints send is not, since a reset to them would close the tracked connection before its client hears of
+//! it. The chains are there only while some Service drains: they see every
 //! packet of rewritten connections.
 
 use std::time::Duration;
@@ -66,6 +67,7 @@ pub(crate) fn chains() -> Vec<FilledChain> {
     for (name, hook) in HOOKS {
         let rule = |version: Version| {
             Rule::new(name)
+                .then(matches::ct_direction(CtDirection::Original))
                 .then(matches::ct_status_any(ct_status::DNAT))
                 .then(version.guard())
                 .then(matches::protocol(Protocol::Tcp.number()))

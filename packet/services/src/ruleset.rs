@@ -87,7 +87,7 @@ impl Services {
                     );
                 }
             }
-            kind if is_shared(kind) => {}
+            kind if !unit.may_have(kind) => {}
             _ => unit.others(&self.config, &mut Sink::only(set, &mut |_, element| elements.push(element))),
         }
         elements

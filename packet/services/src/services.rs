@@ -566,8 +566,7 @@ impl Services {
 
     fn exchange_elements(&self, old: Option<&Unit>, new: Option<&Unit>, changes: &mut Changes) {
         // Where an endpoint is noted, it is in another set: affinity that comes or goes moves all of them.
-        let same =
-            old.zip(new).is_some_and(|(old, new)| old.known == new.known && old.noted == new.noted);
+        let same = old.zip(new).is_some_and(|(old, new)| old.known == new.known && old.noted == new.noted);
         for list in List::ALL {
             let slots = |unit: Option<&Unit>| {
                 unit.map(|unit| unit.list(list).slots().into_owned()).unwrap_or_default()

@@ -170,6 +170,23 @@ impl Unit {
         }])
     }
 
+    /// Whether it could have elements of this kind: asked for each unit and each set, so it has to be quick.
+    pub(crate) fn may_have(&self, kind: SetKind) -> bool {
+        match kind {
+            SetKind::Members(_) | SetKind::AddressMembers(_) => self.noted,
+            SetKind::Targets(_) => self.sticky.is_some(),
+            SetKind::Identities(space)
+            | SetKind::Connections(space)
+            | SetKind::FrontTraffic(space, _)
+            | SetKind::Firewalls(space)
+            | SetKind::Rejected(space)
+            | SetKind::Dropped(space)
+            | SetKind::Entrances(space) => self.fronts.iter().any(|held| held.front.space() == space),
+            SetKind::AllowedItself => self.fronts.iter().any(|held| !held.itself.is_empty()),
+            _ => false,
+        }
+    }
+
     /// All its elements of a set, or of all sets but those of backends, which are compared by number.
     pub(crate) fn others(&self, config: &ServicesConfig, to: &mut Sink<'_>) {
         let set = |kind| SetId::new(kind, self.id.version);
