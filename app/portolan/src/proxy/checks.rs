@@ -94,11 +94,14 @@ impl Checks {
         };
         let moved = self.addresses != addresses;
         self.addresses = addresses;
-        let over = |name: &ObjectName, open: &Open| {
-            moved || wanted.get(name).is_none_or(|want| want.port != open.port)
-        };
-        let over: Vec<_> = self.open.extract_if(.., |name, open| over(name, open)).collect();
-        for (name, open) in over {
+        let over: Vec<ObjectName> = self
+            .open
+            .iter()
+            .filter(|(name, open)| moved || wanted.get(name).is_none_or(|want| want.port != open.port))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in over {
+            let Some(open) = self.open.remove(&name) else { continue };
             tracing::debug!(service = %name, port = open.port, "the health-check node port is closed");
             open.close().await;
         }
