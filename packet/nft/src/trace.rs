@@ -94,14 +94,12 @@ impl Tracer {
             let left = until.saturating_duration_since(Instant::now());
             let mut buffer = mem::take(&mut self.buffer);
             let received = self.socket.receive(&mut buffer, Some(left));
-            let read = received.map_err(failed).map(|received| {
-                let found =
-                    messages(&buffer).filter(|message| message.kind == MESSAGE).filter_map(|it| event(&it));
-                self.waiting.extend(found);
-                received
-            });
+            if matches!(received, Ok(true)) {
+                let traces = messages(&buffer).filter(|message| message.kind == MESSAGE);
+                self.waiting.extend(traces.filter_map(|message| event(&message)));
+            }
             self.buffer = buffer;
-            if !read? {
+            if !received.map_err(failed)? {
                 return Ok(None);
             }
         }

@@ -29,7 +29,7 @@ impl Choose for Seeded {
 }
 
 /// Goes through all sequences of choices, one each time round: the first run takes every first number, and
-/// [`Every::next`] turns the last choice that has another number left.
+/// [`Every::advance`] turns the last choice that has another number left.
 #[derive(Clone, Debug, Default)]
 pub struct Every {
     made: Vec<(u32, u32)>,
@@ -43,7 +43,7 @@ impl Every {
     }
 
     /// The next sequence; `false` when all have been.
-    pub fn next(&mut self) -> bool {
+    pub fn advance(&mut self) -> bool {
         self.made.truncate(self.at);
         self.at = 0;
         while let Some((number, modulus)) = self.made.pop() {

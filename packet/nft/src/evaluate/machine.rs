@@ -121,7 +121,7 @@ impl Machine {
         let mut outcomes = Vec::new();
         loop {
             outcomes.push(self.clone().send(packet.clone(), origin, &mut every)?);
-            if !every.next() {
+            if !every.advance() {
                 return Ok(outcomes);
             }
             if outcomes.len() == OUTCOMES {

@@ -251,7 +251,7 @@ fn every_choice_is_gone_through_once() {
         use portolan_nft::evaluate::Choose as _;
         let first = every.choose(2);
         seen.push((first, if first == 0 { every.choose(3) } else { 9 }));
-        if !every.next() {
+        if !every.advance() {
             break;
         }
     }

@@ -32,7 +32,9 @@ enum Kind {
 }
 
 /// Name, kind, hook, priority, what it may hold, and the chains that it may lead to.
-const BASES: [(&str, ChainKind, Hook, i32, Kind, [&str; 2]); 11] = [
+type Base = (&'static str, ChainKind, Hook, i32, Kind, [&'static str; 2]);
+
+const BASES: [Base; 11] = [
     ("early", ChainKind::Filter, Hook::Prerouting, -290, Kind::Plain, ["plain1", "plain2"]),
     ("mangle", ChainKind::Filter, Hook::Prerouting, -150, Kind::Plain, ["plain1", "plain2"]),
     ("in_first", ChainKind::Nat, Hook::Prerouting, -105, Kind::Destination, ["destination1", "destination2"]),
