@@ -135,7 +135,7 @@ impl Changes {
     /// refuse (EBUSY) to delete a chain in the same transaction as the element that led to it.
     pub fn transactions(self, config: &ServicesConfig) -> [Transaction; 2] {
         let mut elements: BTreeMap<(SetId, Data), Net<Element>> = BTreeMap::new();
-        let mut pieces: BTreeMap<Piece, Net<(Vec<FilledChain>, Vec<FilledSet>)>> = BTreeMap::new();
+        let mut pieces: BTreeMap<Piece, Net<Parts>> = BTreeMap::new();
         for change in self.changes {
             match change {
                 Change::Element { add, set, element } => {
@@ -203,6 +203,9 @@ impl Changes {
         [first, second]
     }
 }
+
+/// What a piece is made of.
+type Parts = (Vec<FilledChain>, Vec<FilledSet>);
 
 /// Something before and after all changes of it.
 struct Net<T> {

@@ -393,13 +393,12 @@ impl Services {
     fn compile(&mut self, name: &Arc<ObjectName>, mut changes: Option<&mut Changes>) {
         let Some(entry) = self.entries.get(name) else { return };
         let mut units = Vec::new();
-        if let Some(service) = &entry.service {
+        if entry.service.is_some() {
             let known = entry.identities.iter().filter(|(what, claim)| self.registry.has(*what, claim));
             let ids: Vec<UnitId> = known.map(|(_, claim)| claim.unit).collect();
             let mut ranges = Vec::new();
             for id in ids {
-                let before = entry.units.iter().find(|unit| unit.id == id);
-                units.extend(self.unit(name, service, entry, id, before, &mut ranges));
+                units.extend(self.unit(name, entry, id, &mut ranges));
             }
             for (version, one) in ranges {
                 self.ranges.entry((version, one.number())).or_insert(one);
@@ -434,12 +433,12 @@ impl Services {
     fn unit(
         &self,
         name: &Arc<ObjectName>,
-        service: &Service,
         entry: &Entry,
         id: UnitId,
-        before: Option<&Unit>,
         ranges: &mut Vec<(Version, Ranges)>,
     ) -> Option<Unit> {
+        let service = entry.service.as_ref()?;
+        let before = entry.units.iter().find(|unit| unit.id == id);
         let (_, known) = unit_ids(service).into_iter().find(|(other, _)| *other == id)?;
         let selection = self.selection(service, entry, id);
         let list = |list: List| {
