@@ -28,7 +28,9 @@ pub(crate) fn main(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
     let mut nft = Kernel::open().context("opening nftables")?;
     let ours = Table::new(Family::Inet, &args.table);
     let mut out = std::io::stdout().lock();
-    if nft.tables().context("listing tables")?.contains(&ours) {
+    let tables = nft.tables().context("listing tables")?;
+    // Not by equality: a table has a comment and flags too.
+    if tables.iter().any(|table| table.family == ours.family && table.name == ours.name) {
         ServicePlane::remove_table(&args.table)
             .with_context(|| format!("removing the table inet {}", args.table))?;
         writeln!(out, "removed the table inet {}", args.table)?;
