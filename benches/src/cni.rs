@@ -34,7 +34,7 @@ const OURS: usize = 40;
 /// Calls of portmap in a round, if [`BUDGET`] allows.
 const PEER: usize = 10;
 /// How long a contender may take in a round; one sample is always taken.
-const BUDGET: Duration = Duration::from_secs(5);
+const BUDGET: Duration = Duration::from_secs(3);
 /// A peer whose calls take longer is not asked a second time.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Not among the ports that are mapped.

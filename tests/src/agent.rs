@@ -199,8 +199,10 @@ impl Node {
         if leases.keys().collect::<Vec<_>>() != expected.iter().collect::<Vec<_>>() {
             return Some(format!("leases {leases:?}, and not of {expected:?}"));
         }
-        let rules =
-            programs::run(self.host.node.command("nft").args(["list", "map", "inet", "portolan", "host_v4"]));
+        let mut nft = self.host.node.command("nft");
+        // Without what has been counted.
+        let rules = programs::run(nft.args(["-s", "list", "map", "inet", "portolan", "host_v4"]));
+        let rules = rules.replace(" counter :", " :");
         for (lease, ports) in &leases {
             for port in ports {
                 if !rules.contains(&format!(" {port} : ")) {

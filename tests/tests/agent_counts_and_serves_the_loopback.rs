@@ -55,7 +55,7 @@ fn what_came_by_a_port_is_in_the_metrics_as_long_as_its_pod_lives() {
         assert!(value(&text, name).is_some_and(|count| count >= 6), "{name}: {text}");
     }
     node.call("DEL", "lobby", &container, &config).ok();
-    assert!(!metrics(&node).contains("portolan_port_"), "{}", metrics(&node));
+    assert!(!metrics(&node).contains("portolan_port_connections"), "{}", metrics(&node));
 }
 
 #[test]

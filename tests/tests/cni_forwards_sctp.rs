@@ -4,6 +4,7 @@
 use std::{
     io::Read as _,
     net::{Ipv4Addr, SocketAddrV4},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -17,7 +18,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// IANA's number (RFC 9260).
 const SCTP: i32 = 132;
-const SOURCE: u16 = 40_000;
+
+/// A source port that no association has had: what is tracked stays tracked.
+fn source() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(40_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// CRC32c, bit by bit: RFC 9260 appendix A.
 fn checksum(bytes: &[u8]) -> u32 {
@@ -26,8 +32,8 @@ fn checksum(bytes: &[u8]) -> u32 {
 }
 
 /// An INIT chunk (RFC 9260 section 3.3.2), which begins an association.
-fn init(destination: u16) -> Vec<u8> {
-    let mut packet = [SOURCE.to_be_bytes(), destination.to_be_bytes()].concat();
+fn init(source: u16, destination: u16) -> Vec<u8> {
+    let mut packet = [source.to_be_bytes(), destination.to_be_bytes()].concat();
     packet.extend([0; 8]); // verification tag, checksum
     packet.extend([1, 0, 0, 20]); // INIT, no flags, length
     packet.extend(7u32.to_be_bytes()); // initiate tag
@@ -48,15 +54,15 @@ fn raw(namespace: &Namespace) -> Socket {
 
 /// Which port of the container an INIT to this port of the machine comes to; `None` when it comes to none.
 fn arrives(host: &Host, container: &Container, port: u16) -> Option<u16> {
-    let mut inside = raw(&container.namespace);
+    let (mut inside, source) = (raw(&container.namespace), source());
     let to = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 0);
-    raw(&host.world).send_to(&init(port), &to.into()).unwrap_or_else(|error| panic!("{error}"));
+    raw(&host.world).send_to(&init(source, port), &to.into()).unwrap_or_else(|error| panic!("{error}"));
     let mut packet = [0; 256];
     loop {
         let length = inside.read(&mut packet).ok()?;
         let header = usize::from(packet[0] & 15) * 4;
         let number = |at: usize| u16::from_be_bytes([packet[header + at], packet[header + at + 1]]);
-        if length >= header + 13 && number(0) == SOURCE && packet[header + 12] == 1 {
+        if length >= header + 13 && number(0) == source && packet[header + 12] == 1 {
             return Some(number(2));
         }
     }

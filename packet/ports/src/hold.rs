@@ -2,7 +2,7 @@
 //!
 //! * It never listens. A listening holder completes handshakes before any rule is there, and clients hang instead of
 //!   being refused (kubernetes/kubernetes#108496, #106713, containers/podman#27311). A bound TCP socket refuses.
-//! * It has no SO_REUSEADDR. With it on both sides another process could bind the port and listen (socket(7));
+//! * Once bound it has no SO_REUSEADDR. With it on both sides another process could bind the port and listen (socket(7));
 //!   without it, bind(2) of anybody fails with EADDRINUSE, and connect(2) and bind(0) never choose the port.
 //! * One `[::]` socket with IPV6_V6ONLY off covers both families.
 //!
@@ -68,6 +68,7 @@ pub fn bind(protocol: Protocol, address: Option<IpAddr>, port: u16) -> io::Resul
     }
 }
 
+const EADDRINUSE: i32 = rustix::io::Errno::ADDRINUSE.raw_os_error();
 const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
 const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
 
@@ -93,7 +94,16 @@ fn bind_to(protocol: Protocol, address: SocketAddr, only_v6: bool) -> io::Result
         // strangers from filling memory through held ports. A failure costs memory, nothing else.
         let _ = socket.set_recv_buffer_size(0);
     }
-    socket.bind(&address.into())?;
+    match socket.bind(&address.into()) {
+        // Connections that a relay on this port has closed are remembered for a minute (TIME-WAIT), and keep everybody
+        // from the port who does not say SO_REUSEADDR; what listens keeps that one away too.
+        Err(error) if protocol == Protocol::Tcp && error.raw_os_error() == Some(EADDRINUSE) => {
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.set_reuse_address(false)?;
+        }
+        bound => bound?,
+    }
     Ok(Some(socket.into()))
 }
 
@@ -128,6 +138,7 @@ pub(crate) fn only_bound(protocol: Protocol, fd: &OwnedFd) {
         // Of a socket that listens this ends just that; its port stays bound, as bind(2) was asked for it by number
         // (tcp_disconnect, v6.12). Others are left alone: it would keep them from ever receiving.
         Protocol::Tcp | Protocol::Sctp => {
+            let _ = socket.set_reuse_address(false);
             if socket.is_listener().unwrap_or(false) {
                 let _ = socket.shutdown(std::net::Shutdown::Read);
             }

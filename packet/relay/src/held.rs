@@ -40,7 +40,16 @@ impl Held {
         // Before anything could come in.
         filter::attach(&socket)?;
         match protocol {
-            Protocol::Tcp => socket.listen(BACKLOG)?,
+            Protocol::Tcp => {
+                // With it, connections that have ended do not keep the port from whoever holds it next, nor from
+                // listening, for a minute (TIME-WAIT); connections inherit it. While this one listens, nobody else can
+                // have the port all the same; before that it is not set unless it must be.
+                let listens = socket.listen(BACKLOG);
+                socket.set_reuse_address(true)?;
+                if listens.is_err() {
+                    socket.listen(BACKLOG)?;
+                }
+            }
             _ => {
                 // Holds have the least buffer that there is.
                 let normal = Socket::new(Domain::IPV4, Type::DGRAM, None)?.recv_buffer_size()?;
@@ -75,11 +84,15 @@ pub fn quiet(protocol: Protocol, socket: impl AsFd) -> io::Result<()> {
     let socket = socket.as_fd();
     let reference = SockRef::from(&socket);
     match protocol {
-        Protocol::Tcp => match shutdown(socket, Shutdown::Read) {
-            // It does not listen.
-            Ok(()) | Err(Errno::NOTCONN) => {}
-            Err(error) => return Err(error.into()),
-        },
+        Protocol::Tcp => {
+            // Before it ends to listen: a hold without it is nobody else's.
+            reference.set_reuse_address(false)?;
+            match shutdown(socket, Shutdown::Read) {
+                // It does not listen.
+                Ok(()) | Err(Errno::NOTCONN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         _ => reference.set_recv_buffer_size(0)?,
     }
     filter::detach(&reference)?;
