@@ -29,9 +29,15 @@ spec:
       - name: hostnames
         image: debian-tools:1
         command:
-        - socat
-        - TCP-LISTEN:9376,fork,reuseaddr,backlog=64
-        - "SYSTEM:read request; printf 'HTTP/1.0 200 OK\\r\\nConnection: close\\r\\n\\r\\n'; hostname"
+        - sh
+        - -c
+        - |
+          cat >/tmp/answer <<'END'
+          while read -r line && [ ${#line} -gt 1 ]; do :; done
+          printf 'HTTP/1.0 200 OK\r\n\r\n'
+          hostname
+          END
+          exec socat TCP-LISTEN:9376,fork,reuseaddr,backlog=64 "EXEC:sh /tmp/answer"
         readinessProbe:
           tcpSocket: {port: 9376}
           periodSeconds: 1
@@ -106,9 +112,8 @@ fn a_client_keeps_its_source_address_where_the_policy_is_local() {
     need_root!();
     let cluster = need_cluster!();
     let space = Space::without_ports(cluster, "local");
-    space.apply(
-        &HOSTNAMES.replace("; hostname\"", "; echo $SOCAT_PEERADDR\"").replace("replicas: 7", "replicas: 1"),
-    );
+    let peer = "          echo $SOCAT_PEERADDR\n";
+    space.apply(&HOSTNAMES.replace("          hostname\n", peer).replace("replicas: 7", "replicas: 1"));
     let pod = space.wait_for_pods("app=hostnames", 1).remove(0);
     let host = pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
     space.kubectl(&[

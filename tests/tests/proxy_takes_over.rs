@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portolan_testkit::{need_root, programs};
 use portolan_tests::proxy::{
-    load::{Open, many_files, while_connecting},
+    load::{Held, be_holder, many_files, while_connecting},
     program::{Program, Running},
     service::{Protocol, Service, Target},
     stage::{PATIENCE, Stage},
@@ -35,15 +35,24 @@ fn services(stage: &Stage) -> [(Place, Target); 4] {
 }
 
 /// Opens connections to the first two targets, half of them each.
-fn open(stage: &Stage, targets: &[(Place, Target)], count: usize) -> Vec<Open> {
+fn open(stage: &Stage, targets: &[(Place, Target)], count: usize) -> Vec<Held> {
     many_files();
-    targets[..2].iter().map(|(place, target)| Open::new(&stage.world, *place, *target, count / 2)).collect()
+    let held = |(place, target): &(Place, Target)| {
+        Held::new(&stage.world, *place, *target, count / 2, "holds_connections")
+    };
+    targets[..2].iter().map(held).collect()
+}
+
+#[test]
+#[ignore = "a part of others, in a process of its own"]
+fn holds_connections() {
+    be_holder();
 }
 
 #[track_caller]
-fn none_broken(open: &mut [Open], when: &str) {
+fn none_broken(held: &mut [Held], when: &str) {
     let (count, broken) =
-        (open.iter().map(Open::count).sum::<usize>(), open.iter_mut().map(Open::broken).sum::<usize>());
+        (held.iter().map(|held| held.count).sum::<usize>(), held.iter_mut().map(Held::broken).sum::<usize>());
     assert_eq!(broken, 0, "of {count} connections, {when}");
 }
 
@@ -154,7 +163,7 @@ fn ours_serves_its_own_beside_kube_proxy_and_a_service_changes_hands() {
         stage.api.patch(&service.path(), &serde_json::json!({"metadata": {"labels": {LABEL: value}}}));
     };
     let mut connections =
-        [Open::new(&stage.world, POD, at(&theirs), 500), Open::new(&stage.world, POD, at(&ours), 500)];
+        [at(&theirs), at(&ours)].map(|target| Held::new(&stage.world, POD, target, 500, "holds_connections"));
     label(&theirs, "portolan".into());
     label(&ours, serde_json::Value::Null);
     let moved = portolan_testkit::eventually_ok(PATIENCE, || {

@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpStream,
+    net::{IpAddr, SocketAddr, TcpStream},
+    process::{Child, ChildStdout, Stdio},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,12 +18,14 @@ use super::{
     world::{Place, World},
 };
 
-/// Lets this process have as many files open as it may: a connection to ourselves is two.
+/// Lets this process have as many files open as it may.
 pub fn many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        panic!("this process cannot have {limit:?} files open: {error}");
+    }
 }
 
 /// Connections that stay open; each knows who answered it first.
@@ -34,18 +37,20 @@ impl Open {
     #[track_caller]
     pub fn new(world: &World, from: Place, target: Target, count: usize) -> Self {
         let source = from.address(family_of(target.address.ip()));
-        let opened = world.at(from).run(|| {
-            (0..count)
-                .map(|number| {
-                    let stream = connect(source, 0, target.address)
-                        .map_err(|error| format!("connection {number}: {error}"))?;
-                    let mut stream = BufReader::new(stream);
-                    let name = hear(&mut stream).map_err(|error| format!("connection {number}: {error}"))?;
-                    Ok((stream, name))
-                })
-                .collect::<Result<Vec<_>, String>>()
-        });
-        Self(opened.unwrap_or_else(|error| panic!("{error}")))
+        let opened = world.at(from).run(|| Self::here(source, target.address, count));
+        opened.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// In the namespace of the calling thread.
+    fn here(source: IpAddr, target: SocketAddr, count: usize) -> Result<Self, String> {
+        let one = |number| {
+            let told = |error: String| format!("connection {number}: {error}");
+            let stream = connect(source, 0, target).map_err(|error| told(error.to_string()))?;
+            let mut stream = BufReader::new(stream);
+            let name = hear(&mut stream).map_err(told)?;
+            Ok((stream, name))
+        };
+        (0..count).map(one).collect::<Result<Vec<_>, String>>().map(Self)
     }
 
     /// How many there are.
@@ -63,6 +68,87 @@ impl Open {
             }
         }
         broken
+    }
+}
+
+/// The same in a process of their own: both ends of ten thousand are more files than one process may have open.
+#[derive(Debug)]
+pub struct Held {
+    process: Child,
+    words: BufReader<ChildStdout>,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// What [`be_holder`] reads: source, target, number.
+const HOLD: &str = "PORTOLAN_TEST_HOLD";
+
+impl Held {
+    /// Opens them; `test` is a test of this program that does nothing but [`be_holder`].
+    #[track_caller]
+    pub fn new(world: &World, from: Place, target: Target, count: usize, test: &str) -> Self {
+        let source = from.address(family_of(target.address.ip()));
+        let started = std::env::current_exe().and_then(|program| {
+            let mut command = world.at(from).command(&program.to_string_lossy());
+            command.args(["--exact", test, "--ignored", "--nocapture"]);
+            command.env(HOLD, format!("{source} {} {count}", target.address));
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+        });
+        let mut process = started.unwrap_or_else(|error| panic!("cannot start this program: {error}"));
+        let words = process.stdout.take().expect("it is piped");
+        let mut held = Self { process, words: BufReader::new(words), count };
+        held.next("held");
+        held
+    }
+
+    /// As [`Open::broken`].
+    #[track_caller]
+    pub fn broken(&mut self) -> usize {
+        let asked = self.process.stdin.as_mut().map(|input| input.write_all(b"?\n"));
+        assert!(matches!(asked, Some(Ok(()))), "{asked:?}");
+        self.next("broken")
+    }
+
+    /// The number after a word; the test harness says things of its own before it.
+    #[track_caller]
+    fn next(&mut self, word: &str) -> usize {
+        let mut said = String::new();
+        loop {
+            let before = said.len();
+            match self.words.read_line(&mut said) {
+                Ok(1..) => {}
+                other => panic!("the process with the connections has ended: {other:?}: {said}"),
+            }
+            let line = said[before..].split_once(&format!("{word} "));
+            if let Some(number) = line.and_then(|(_, number)| number.trim().parse().ok()) {
+                return number;
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the process of [`Held`] does; nothing where nobody has started it so.
+pub fn be_holder() {
+    let Ok(wanted) = std::env::var(HOLD) else { return };
+    let words: Vec<&str> = wanted.split(' ').collect();
+    let (source, target, count) = match words.as_slice() {
+        [source, target, count] => (source.parse(), target.parse(), count.parse()),
+        _ => panic!("{wanted} is no source, target and number"),
+    };
+    let (Ok(source), Ok(target), Ok(count)) = (source, target, count) else { panic!("{wanted}") };
+    many_files();
+    let mut open = Open::here(source, target, count).unwrap_or_else(|error| panic!("{error}"));
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "held {}", open.count()).and_then(|()| out.flush());
+    for _ in std::io::stdin().lines().map_while(Result::ok) {
+        let _ = writeln!(out, "broken {}", open.broken()).and_then(|()| out.flush());
     }
 }
 
