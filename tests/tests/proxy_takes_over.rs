@@ -1,8 +1,6 @@
 //! From kube-proxy to ours and back, and from one of ours to the next, while thousands of connections are open.
 
-use std::time::Duration;
-
-use portolan_testkit::{need_root, programs};
+use portolan_testkit::{eventually_ok, need_root, programs};
 use portolan_tests::proxy::{
     load::{Held, be_holder, many_files, while_connecting},
     program::{Program, Running},
@@ -75,16 +73,15 @@ fn ours_takes_over_ten_thousand_connections_from_kube_proxy_and_hands_them_back(
     let (_, anew) = while_connecting(&stage.world, &targets, || {
         // Both serve for a moment: whichever table comes first translates a new connection, and the other leaves it alone.
         let mut ours = vec![stage.start(Program::Portolan, 1, &OTHER_PORTS)];
-        wait_for_table(&stage, "portolan-services");
-        stage.fence(&mut ours);
+        wait_for_rules(&stage, &targets, &["inet portolan-services"]);
+        ours[0].wait_healthy_at(&stage.world, PATIENCE, 20_256);
         theirs.drain(..).for_each(end);
         clean_up(&stage, Program::KubeProxy);
         assert!(!tables(&stage).contains("kube-proxy"), "{}", tables(&stage));
         none_broken(&mut connections, "taken over");
 
-        let mut theirs = vec![stage.start(Program::KubeProxy, 1, &[])];
-        wait_for_table(&stage, "kube-proxy");
-        stage.fence(&mut theirs);
+        let theirs = vec![stage.start(Program::KubeProxy, 1, &[])];
+        wait_for_rules(&stage, &targets, &["ip kube-proxy", "ip6 kube-proxy"]);
         ours.drain(..).for_each(end);
         clean_up(&stage, Program::Portolan);
         assert!(!tables(&stage).contains("portolan"), "{}", tables(&stage));
@@ -166,7 +163,7 @@ fn ours_serves_its_own_beside_kube_proxy_and_a_service_changes_hands() {
         [at(&theirs), at(&ours)].map(|target| Held::new(&stage.world, POD, target, 500, "holds_connections"));
     label(&theirs, "portolan".into());
     label(&ours, serde_json::Value::Null);
-    let moved = portolan_testkit::eventually_ok(PATIENCE, || {
+    let moved = eventually_ok(PATIENCE, || {
         let rules = stage.on_node(1, "nft", &["list", "table", "inet", "portolan-services"]);
         if rules.contains(&address(&theirs)) && !rules.contains(&address(&ours)) {
             Ok(())
@@ -193,9 +190,18 @@ fn ours_serves_its_own_beside_kube_proxy_and_a_service_changes_hands() {
     stage.expect(POD, at(&ours), "1a 2a");
 }
 
+/// Waits until these tables know the node ports of both families. Asking would not do: the other proxy answers as well.
 #[track_caller]
-fn wait_for_table(stage: &Stage, name: &str) {
-    portolan_testkit::eventually(Duration::from_secs(60), || tables(stage).contains(name));
+fn wait_for_rules(stage: &Stage, targets: &[(Place, Target)], names: &[&str]) {
+    let ports = targets[1..3].iter().map(|(_, target)| target.address.port().to_string()).collect::<Vec<_>>();
+    let there = eventually_ok(PATIENCE, || {
+        let all = tables(stage);
+        let present = names.iter().filter(|name| all.contains(**name));
+        let rules: String = present.map(|name| stage.on_node(1, "nft", &["list", "table", name])).collect();
+        let known = ports.iter().filter(|port| rules.contains(&format!(". {port} "))).count();
+        if known == ports.len() { Ok(()) } else { Err(rules) }
+    });
+    assert_eq!(there, Ok(()), "{names:?} without {ports:?}");
 }
 
 fn tables(stage: &Stage) -> String {

@@ -114,6 +114,18 @@ impl Running {
         get(world, Place::Node(self.node), SocketAddr::from(([127, 0, 0, 1], 10256)), path)
     }
 
+    /// Waits until its health server, on another port than the usual, says that it is healthy.
+    #[track_caller]
+    pub fn wait_healthy_at(&self, world: &World, patience: Duration, port: u16) {
+        let server = SocketAddr::from(([127, 0, 0, 1], port));
+        let healthy =
+            eventually_ok(patience, || match get(world, Place::Node(self.node), server, "/healthz") {
+                Ok((200, _)) => Ok(()),
+                other => Err(other),
+            });
+        assert_eq!(healthy, Ok(()), "{}", self.log());
+    }
+
     /// What its metrics server says.
     pub fn metrics(&self, world: &World, path: &str) -> Result<(u16, String), String> {
         get(world, Place::Node(self.node), SocketAddr::from(([127, 0, 0, 1], 10249)), path)
