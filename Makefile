@@ -65,10 +65,21 @@ advisories: ## known vulnerabilities of dependencies (downloads the RustSec data
 bench: ## measure, and print the tables of docs/benchmarks.md (as root; about ten minutes)
 	$(CARGO) run $(LOCKED) --release --package portolan-benches -- $(BENCH)
 
-conformance: ## every test on a cluster, and Kubernetes' own of host ports through our plugin (as root; half an hour)
+conformance: conformance-ports conformance-services ## every test on a cluster, and Kubernetes' own, through our programs (as root; an hour)
+
+.PHONY: conformance-ports conformance-services
+conformance-ports: ## those of host ports, with our plugin in the place of portmap
 	$(CARGO) xtask image --profile dev
 	$(ON_CLUSTER) --test 'cluster_*'
 	$(CARGO) xtask conformance hostport --without-portmap --hook scripts/install-on-cluster
+
+ON_SERVICES = $(CARGO) xtask cluster with --name services --nodes 2 --without-proxy --hook scripts/proxy-on-cluster --
+conformance-services: ## those of Services: every question beside kube-proxy, and Kubernetes' own in its place
+	$(CARGO) build $(LOCKED) --package portolan
+	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_agrees_with_kube_proxy --test proxy_survives_faults -- --include-ignored --nocapture
+	$(ON_SERVICES) $(CARGO) test $(LOCKED) --package portolan-tests --test cluster_services
+	$(CARGO) xtask conformance services --without-proxy --hook scripts/proxy-on-cluster
+	$(CARGO) xtask conformance all-services --jobs 4 --without-proxy --hook scripts/proxy-on-cluster
 
 dist: ## the binary to ship: target/dist/portolan, link-time optimised and stripped
 	$(CARGO) build $(LOCKED) --profile dist --package portolan

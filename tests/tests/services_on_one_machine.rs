@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -37,7 +37,7 @@ fn write(machine: &Portolan, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn up(machine: &Portolan, file: &PathBuf, more: &[&str]) -> Background {
+fn up(machine: &Portolan, file: &Path, more: &[&str]) -> Background {
     let file = file.to_str().expect("a path");
     machine.up(&[&["-f", file], more].concat())
 }

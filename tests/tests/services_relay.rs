@@ -72,8 +72,8 @@ fn node_ports_are_served_without_privileges_and_follow_the_file() {
     let (tcp_at, udp_at) = (tcp.each_ref().map(Echo::address), udp.each_ref().map(Echo::address));
     let file = write(&machine, &manifest(&tcp_at, &udp_at, ""));
     let mut relay = relay(&machine, &file, &["--metrics-listen", "127.0.0.1:9090"]);
-    assert_eq!(names(&world, |to| ask::tcp(to)), set(&["a", "b"]));
-    assert_eq!(names(&world, |to| ask::udp(to)), set(&["c", "d"]));
+    assert_eq!(names(&world, ask::tcp), set(&["a", "b"]));
+    assert_eq!(names(&world, ask::udp), set(&["c", "d"]));
     // Both families, whatever the endpoints have.
     let v6: SocketAddr = "[fd02::1]:30080".parse().expect("an address");
     world.run(|| ask::tcp(v6)).expect("an answer");
@@ -83,12 +83,12 @@ fn node_ports_are_served_without_privileges_and_follow_the_file() {
     assert!(metrics.contains("portolan_relay_opened_total{service=\"default/web:tcp\",listen=\"0.0.0.0:30080\",protocol=\"tcp\"} 40"), "{metrics}");
 
     write(&machine, &manifest(&tcp_at[..1], &udp_at, ""));
-    let only = || names(&world, |to| ask::tcp(to)) == set(&["a"]);
+    let only = || names(&world, ask::tcp) == set(&["a"]);
     eventually(PATIENCE, only);
     write(&machine, "kind: [");
     let said = relay.wait_stderr(PATIENCE, |text| text.contains("still holds"));
     assert!(said.contains("services.yaml:1"), "{said}");
-    assert_eq!(names(&world, |to| ask::tcp(to)), set(&["a"]));
+    assert_eq!(names(&world, ask::tcp), set(&["a"]));
     // Nobody is left: clients are told.
     write(&machine, &manifest(&[], &[], ""));
     let refused = || ask::tcp(at()).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
@@ -105,7 +105,7 @@ fn affinity_and_source_ranges_of_the_file_hold() {
     let addresses: Vec<SocketAddr> = echoes.iter().map(Echo::address).collect();
     let file = write(&machine, &manifest(&addresses, &[], "sessionAffinity: ClientIP,"));
     let _relay = relay(&machine, &file, &[]);
-    assert_eq!(names(&world, |to| ask::tcp(to)).len(), 1);
+    assert_eq!(names(&world, ask::tcp).len(), 1);
     let text = manifest(&addresses, &[], "").replace(
         "metadata: {name: web}",
         "metadata: {name: web, annotations: {portolan.dev/node-source-ranges: 198.51.100.0/24}}",

@@ -10,11 +10,11 @@ use crate::{Format, PROXY_SOCKET};
 /// Flags of `portolan trace`.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
-    /// Who sends: an address, a port may follow as in 10.1.0.7:4000 or [fd00::7]:4000; `node` for this machine itself.
+    /// Who sends: an address, a port may follow as in 10.1.0.7:4000 (IPv6 in brackets); `node` for this machine itself.
     #[arg(value_name = "SRC")]
     pub source: String,
 
-    /// Who is asked: ADDRESS:PORT, [ADDRESS]:PORT, a Service as NAMESPACE/NAME or NAMESPACE/NAME:PORT (by number or name),
+    /// Who is asked: ADDRESS:PORT (IPv6 in brackets), a Service as NAMESPACE/NAME or NAMESPACE/NAME:PORT (by number or name),
     /// or :PORT for a node port of this machine.
     #[arg(value_name = "DST[:PORT]")]
     pub destination: String,

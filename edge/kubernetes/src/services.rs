@@ -1,6 +1,6 @@
 //! Services and EndpointSlices for a service proxy: watched, or read from a file.
 //!
-//! The way of an object: `watched` has the fields that are read and drops the others while JSON is parsed, [`convert`]
+//! The way of an object: `watched` has the fields that are read and drops the others while JSON is parsed, `convert`
 //! and `slice` make it a word of [`portolan_model`], with every default and oddity of the API, and [`ServiceWatch`]
 //! tells a consumer what has changed. Nothing of the API's own types is kept. A file goes the same way by
 //! [`services_from_yaml`].

@@ -431,10 +431,11 @@ fn draining_takes_nobody_new_and_lets_those_that_are_there_finish() {
             tokio::task::yield_now().await;
             eventually(SOON, refused);
             stream.write_all(b"still there").unwrap();
-            let mut buffer = [0; 11];
-            tokio::task::block_in_place(|| stream.read_exact(&mut buffer)).unwrap();
-            assert_eq!(&buffer, b"still there");
-            drop(stream);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut buffer = [0; 11];
+                stream.read_exact(&mut buffer).map(|()| buffer)
+            });
+            assert_eq!(&read.await.unwrap().unwrap(), b"still there");
         };
         let (left, ()) = tokio::join!(drained, client);
         assert_eq!(left, 0);

@@ -1,10 +1,10 @@
 //! Pure: Services and their endpoints to the ruleset they ask for. No socket, no clock.
 //!
 //! 1. [`select()`]: which endpoints take new connections on this node, and why the others do not.
-//! 2. [`claims`]: which Service has a frontend that several ask for.
-//! 3. [`unit`]: a Service port, compiled: its endpoints by number ([`arrange`], [`maglev`]), its frontends, its policies.
-//! 4. [`SetId`]: the maps in which all of that is; [`way`]: the chains that choose, a handful for all Services;
-//!    [`chains`]: where packets enter, are refused and leave.
+//! 2. `claims`: which Service has a frontend that several ask for.
+//! 3. `unit`: a Service port, compiled: its endpoints by number (`arrange`, `maglev`), its frontends, its policies.
+//! 4. [`SetId`]: the maps in which all of that is; `way`: the chains that choose, a handful for all Services;
+//!    `chains`: where packets enter, are refused and leave.
 //!
 //! [`Services`] holds all of it and gives, for each change, the few element operations of that change ([`Changes`]);
 //! [`Services::ruleset`] is the whole table. [`Services::is_stale`] tells which UDP flows the kernel still tracks by rules

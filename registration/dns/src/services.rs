@@ -1,4 +1,4 @@
-//! Names of Services, as Kubernetes has them (kubernetes/dns, `docs/specification.md` 1.1.0):
+//! Names of Services, as Kubernetes has them (the specification 1.1.0 of kubernetes/dns):
 //!
 //! | name | what it stands for |
 //! | --- | --- |

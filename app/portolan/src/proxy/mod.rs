@@ -1,6 +1,6 @@
 //! `portolan proxy`: what kube-proxy does, for all Services of a cluster or for those that name it.
 //!
-//! [`config`] is what kube-proxy's flags and its [`file`] say. [`start`] opens the watches and the listeners;
+//! [`config`] is what kube-proxy's flags and its [file](mod@file) say. [`start`] opens the watches and the listeners;
 //! [`drive`] waits until Services and endpoints are known, brings the table to them, and follows every change from then
 //! on; [`addresses`] are those of the node. Others ask: load balancers at [`health`] and [`checks`], collectors at
 //! [`http`], the administrator of the node at [`api`], by [`status`] and `portolan trace`.

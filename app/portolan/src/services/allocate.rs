@@ -212,7 +212,7 @@ impl Allocations {
                 }
                 None => match sibling {
                     Some(number) => number,
-                    None => self.dynamic_port(ranges, had, before.is_some(), &given, others, rng)?,
+                    None => self.dynamic_port(ranges, (had, before.is_some()), &given, others, rng)?,
                 },
             };
             given.node_ports.push((key.clone(), number));
@@ -224,7 +224,7 @@ impl Allocations {
                 Some(number) => {
                     self.static_port(ranges, "healthCheckNodePort", number, mine(number), others)?
                 }
-                None => self.dynamic_port(ranges, had, before.is_some(), &given, others, rng)?,
+                None => self.dynamic_port(ranges, (had, before.is_some()), &given, others, rng)?,
             });
         }
         Ok(given)
@@ -309,11 +309,11 @@ impl Allocations {
         }
     }
 
+    /// The one that it had, if it has it still or nobody else does; otherwise a random one.
     fn dynamic_port(
         &self,
         ranges: &Ranges,
-        had: Option<u16>,
-        has: bool,
+        (had, has): (Option<u16>, bool),
         given: &Given,
         others: Others<'_>,
         rng: &mut impl Rng,

@@ -119,7 +119,7 @@ pub(super) fn explain(
     {
         let list = list(services, &outcomes, service, address);
         explained.frontend = Some(frontend(service, port, address, from, list));
-        explained.endpoints = endpoints(services, slices, service, port, list, question, &outcomes);
+        explained.endpoints = endpoints((services, slices), (service, port), list, question, &outcomes);
     }
     Ok(explained)
 }
@@ -228,10 +228,8 @@ fn frontend(
 }
 
 fn endpoints(
-    services: &Services,
-    slices: &[EndpointSlice],
-    service: &Service,
-    port: &ServicePort,
+    (services, slices): (&Services, &[EndpointSlice]),
+    (service, port): (&Service, &ServicePort),
     list: List,
     question: &Question,
     outcomes: &[Outcome],

@@ -8,7 +8,7 @@ use portolan_model::{
 };
 use portolan_services::{LocalDetector, ServicesConfig};
 
-pub fn config() -> ServicesConfig {
+pub(crate) fn config() -> ServicesConfig {
     ServicesConfig {
         node: ServiceNode {
             name: "here".to_owned(),
@@ -21,24 +21,24 @@ pub fn config() -> ServicesConfig {
     }
 }
 
-pub fn name(n: u32) -> ObjectName {
+pub(crate) fn name(n: u32) -> ObjectName {
     ObjectName::new("default", format!("s-{n}"))
 }
 
-pub fn cluster_address(n: u32) -> IpAddr {
+pub(crate) fn cluster_address(n: u32) -> IpAddr {
     IpAddr::from((0x0a60_0100 + n).to_be_bytes())
 }
 
-pub fn pod(n: u32) -> IpAddr {
+pub(crate) fn pod(n: u32) -> IpAddr {
     IpAddr::from((0x0af4_0000 + n).to_be_bytes())
 }
 
-pub fn port(protocol: Protocol, port: u16, node_port: Option<u16>) -> ServicePort {
+pub(crate) fn port(protocol: Protocol, port: u16, node_port: Option<u16>) -> ServicePort {
     ServicePort { name: protocol.to_string(), protocol, port, node_port }
 }
 
 /// A Service with a TCP and a UDP port.
-pub fn service(n: u32) -> Service {
+pub(crate) fn service(n: u32) -> Service {
     Service {
         name: name(n),
         generation: 1,
@@ -56,7 +56,7 @@ pub fn service(n: u32) -> Service {
     }
 }
 
-pub fn endpoint(address: IpAddr) -> Endpoint {
+pub(crate) fn endpoint(address: IpAddr) -> Endpoint {
     Endpoint {
         address,
         ready: true,
@@ -70,7 +70,7 @@ pub fn endpoint(address: IpAddr) -> Endpoint {
 }
 
 /// A slice of Service `n` with endpoints at these Pods.
-pub fn slice(n: u32, pods: impl IntoIterator<Item = u32>) -> EndpointSlice {
+pub(crate) fn slice(n: u32, pods: impl IntoIterator<Item = u32>) -> EndpointSlice {
     let port = |protocol: Protocol| SlicePort { name: protocol.to_string(), protocol, port: 8080 };
     EndpointSlice {
         name: ObjectName::new("default", format!("s-{n}-a")),
@@ -82,13 +82,13 @@ pub fn slice(n: u32, pods: impl IntoIterator<Item = u32>) -> EndpointSlice {
 }
 
 /// So many plain Services with two endpoints each.
-pub fn many(count: u32) -> (Vec<Service>, Vec<EndpointSlice>) {
+pub(crate) fn many(count: u32) -> (Vec<Service>, Vec<EndpointSlice>) {
     let plain = |n| Service { ports: vec![port(Protocol::Tcp, 80, None)], ..service(n) };
     ((0..count).map(plain).collect(), (0..count).map(|n| slice(n, [2 * n, 2 * n + 1])).collect())
 }
 
 /// One of each kind.
-pub fn some() -> (Vec<Service>, Vec<EndpointSlice>) {
+pub(crate) fn some() -> (Vec<Service>, Vec<EndpointSlice>) {
     let node_port = Service {
         kind: ServiceType::NodePort,
         ports: vec![port(Protocol::Tcp, 80, Some(30080)), port(Protocol::Udp, 53, Some(30053))],

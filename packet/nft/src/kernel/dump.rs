@@ -126,7 +126,9 @@ impl Kernel {
                     None
                 },
                 |error: &mut Option<Error>, message| {
-                    let Some(elements) = message.attributes(wire::FIXED).find(a::list::ELEMENTS) else { return };
+                    let Some(elements) = message.attributes(wire::FIXED).find(a::list::ELEMENTS) else {
+                        return;
+                    };
                     for element in elements.nested() {
                         match decode::element(element, set) {
                             Ok(Some(raw)) => each(raw.into_element()),

@@ -165,7 +165,7 @@ impl<'a> Batch<'a> {
             let fits = self.count > 0
                 && self.segment <= LARGEST_SEGMENT
                 && datagram.len() <= self.segment
-                && self.joined.len() % self.segment == 0
+                && self.joined.len().is_multiple_of(self.segment)
                 && self.joined.len() + datagram.len() <= MOST
                 && self.count < self.socket.state.max_gso_segments();
             if !fits {

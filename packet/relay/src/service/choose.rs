@@ -77,7 +77,7 @@ impl Choice {
 /// A number between 0 and 1, neither of them, from the hash of both: the same on every machine.
 fn unit(client: IpAddr, backend: SocketAddr) -> f64 {
     let bits = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),
     };
     let (client, address) = (bits(client), bits(backend.ip()));

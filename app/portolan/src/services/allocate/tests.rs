@@ -127,13 +127,13 @@ fn an_edit_that_cannot_be_takes_nothing_away() {
 fn who_comes_back_gets_the_same_unless_somebody_has_it() {
     let mut allocations = Allocations::default();
     let a = with_port("a", None);
-    settle(&mut allocations, &[a.clone()]);
+    settle(&mut allocations, std::slice::from_ref(&a));
     let had = allocations.get(&a.name).cloned().unwrap();
     settle(&mut allocations, &[]);
     assert!(allocations.get(&a.name).is_none());
     let text = serde_json::to_string(&allocations).unwrap();
     let mut allocations: Allocations = serde_json::from_str(&text).unwrap();
-    settle(&mut allocations, &[a.clone()]);
+    settle(&mut allocations, std::slice::from_ref(&a));
     assert_eq!(allocations.get(&a.name), Some(&had));
     settle(&mut allocations, &[with_port("b", Some(had.node_ports[0].1))]);
     settle(&mut allocations, &[with_port("b", Some(had.node_ports[0].1)), a.clone()]);
