@@ -14,7 +14,7 @@ LOCKED = --locked
 .PHONY: help test lint fmt clippy doc deny layers links advisories bench conformance dist man
 
 help: ## list the chores
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 # Tests of Kubernetes run on a real cluster of network namespaces, which root can start. Its programs are built from
 # their Go modules into a cache outside of this tree (docs/cluster.md): 20 minutes on two cores the first time.
