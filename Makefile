@@ -76,6 +76,7 @@ conformance-ports: ## those of host ports, with our plugin in the place of portm
 ON_SERVICES = $(CARGO) xtask cluster with --name services --nodes 2 --without-proxy --hook scripts/proxy-on-cluster --
 conformance-services: ## those of Services: every question beside kube-proxy, and Kubernetes' own in its place
 	$(CARGO) build $(LOCKED) --package portolan
+	$(CARGO) test $(LOCKED) --package portolan-nft --test evaluate -- --include-ignored
 	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_agrees_with_kube_proxy --test proxy_survives_faults -- --include-ignored --nocapture
 	$(ON_SERVICES) $(CARGO) test $(LOCKED) --package portolan-tests --test cluster_services
 	$(CARGO) xtask conformance services --without-proxy --hook scripts/proxy-on-cluster

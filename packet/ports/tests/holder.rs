@@ -12,7 +12,7 @@ use std::{
 
 use portolan_netlink::process::PidIdentity;
 use portolan_ports::holder::{HoldError, HolderClient};
-use portolan_testkit::{eventually, need_root, net::private_namespace};
+use portolan_testkit::{eventually, eventually_ok, need_root, net::private_namespace};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::Type;
 
@@ -268,7 +268,8 @@ fn a_stranger_gets_no_answer() {
         .env("PORTOLAN_TEST_SOCKET", &socket)
         .uid(65_534)
         .gid(65_534);
-    let output = command.output().unwrap();
+    // ETXTBSY: a child that another test has just forked has the copy open for writing until it becomes its program.
+    let output = eventually_ok(Duration::from_secs(5), || command.output()).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(client.count().unwrap(), 0, "the owner is still answered");
 }

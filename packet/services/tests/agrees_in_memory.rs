@@ -22,7 +22,7 @@ fn the_rules_do_what_kube_proxys_authors_expect() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 3000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_rules_do_what_the_reference_says(world in random::worlds()) {

@@ -1,8 +1,11 @@
 //! What is promised about flows, in namespaces with rules by `nft`. Traffic stays on the loopback in them.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
-use portolan_testkit::{need_root, net::private_namespace, nft};
+use portolan_testkit::{eventually_ok, need_root, net::private_namespace, nft};
 
 use super::*;
 
@@ -25,7 +28,11 @@ fn sent_to(port: u16) -> impl Fn(&Flow) -> bool {
 fn send(ports: &[u16]) -> Vec<UdpSocket> {
     let mut sockets = Vec::new();
     for address in ["127.0.0.1", "::1"] {
-        let receiver = UdpSocket::bind(SocketAddr::new(address.parse().unwrap(), 6000)).unwrap();
+        // A child that another test has just forked holds an earlier one until it becomes its program.
+        let receiver = eventually_ok(Duration::from_secs(5), || {
+            UdpSocket::bind(SocketAddr::new(address.parse().unwrap(), 6000))
+        })
+        .unwrap();
         for &port in ports {
             let socket = UdpSocket::bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
             socket.send_to(b"x", SocketAddr::new(address.parse().unwrap(), port)).unwrap();

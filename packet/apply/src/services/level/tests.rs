@@ -50,7 +50,9 @@ fn what_leads_in_is_written_last_and_removed_first() {
         go(&mut nft, &want, &mut look);
         go(&mut nft, &less, &mut look);
         go(&mut nft, &want, &mut look);
-        assert!(seen.len() > 10, "{seen:?}");
+        // It is written in pieces, however quick the kernel is: somebody has looked in between.
+        assert!(seen.iter().any(|&[backends, entrances]| backends > 0 && entrances == 0), "{seen:?}");
+        assert!(seen.iter().any(|&[backends, entrances]| backends > 2 * entrances), "{seen:?}");
         assert!(go(&mut nft, &want, &mut |_| {}).found.is_empty());
     });
 }
