@@ -78,6 +78,7 @@ conformance-services: ## those of Services: every question beside kube-proxy, an
 	$(CARGO) build $(LOCKED) --package portolan
 	$(CARGO) test $(LOCKED) --package portolan-nft --test evaluate -- --include-ignored
 	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_agrees_with_kube_proxy --test proxy_survives_faults -- --include-ignored --nocapture
+	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_takes_over -- --ignored ours_ the_next_one
 	$(ON_SERVICES) $(CARGO) test $(LOCKED) --package portolan-tests --test cluster_services
 	$(CARGO) xtask conformance services --without-proxy --hook scripts/proxy-on-cluster
 	$(CARGO) xtask conformance all-services --jobs 4 --without-proxy --hook scripts/proxy-on-cluster

@@ -62,6 +62,7 @@ fn end(mut proxy: Running) {
 }
 
 #[test]
+#[ignore = "two proxies under load take minutes: `make conformance` runs it"]
 fn ours_takes_over_ten_thousand_connections_from_kube_proxy_and_hands_them_back() {
     need_root!();
     let Some(stage) = Stage::new("takeover") else { return };
@@ -93,6 +94,7 @@ fn ours_takes_over_ten_thousand_connections_from_kube_proxy_and_hands_them_back(
 }
 
 #[test]
+#[ignore = "two proxies under load take minutes: `make conformance` runs it"]
 fn the_next_one_of_ours_takes_over_without_a_write() {
     need_root!();
     let Some(stage) = Stage::new("upgrade") else { return };
@@ -128,6 +130,7 @@ fn the_next_one_of_ours_takes_over_without_a_write() {
 }
 
 #[test]
+#[ignore = "two proxies under load take minutes: `make conformance` runs it"]
 fn ours_serves_its_own_beside_kube_proxy_and_a_service_changes_hands() {
     need_root!();
     let Some(stage) = Stage::new("beside") else { return };
