@@ -15,8 +15,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use portolan_cluster::{Cluster, down, test_cluster_name};
+use portolan_cluster::{Cluster, Tools, down, images, test_cluster_name};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{
     Options,
@@ -26,6 +27,8 @@ use crate::{
 
 /// The cluster, when none is up.
 const OWN: &str = "bench";
+/// The repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const SPACE: &str = "portolan-bench";
 /// Pods that are started one after the other, each time.
 const SINGLE: usize = 6;
@@ -115,19 +118,38 @@ fn table(ways: &[(&str, Started)], samples: impl Fn(&Started) -> [&Samples; 2]) 
     table.markdown()
 }
 
-/// Portolan as it is in this tree.
+/// Portolan as it is in this tree; or the static program that `PORTOLAN_BIN` names.
 fn install(cluster: &Cluster) -> Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install-on-cluster");
-    let status = Command::new(&script)
+    match std::env::var_os("PORTOLAN_BIN") {
+        Some(program) => install_program(cluster, Path::new(&program))?,
+        None => run(Path::new(ROOT).join("scripts/install-on-cluster"), cluster, &[])?,
+    }
+    cluster.run_kubectl(&["label", "--overwrite", "namespace", SPACE, "portolan.dev/ports=allowed"])?;
+    Ok(())
+}
+
+fn install_program(cluster: &Cluster, program: &Path) -> Result<()> {
+    let folder = TempDir::with_prefix("portolan-bench-").context("making a folder")?;
+    let archive = folder.path().join("portolan.tar");
+    images::portolan(program, env!("CARGO_PKG_VERSION"))?.write(&archive)?;
+    cluster.load(&archive)?;
+    let chart = format!("{ROOT}/deploy/helm/portolan");
+    let words = ["upgrade", "--install", "portolan", &chart, "--namespace", "portolan", "--create-namespace"];
+    let words = [&words[..], &["--wait", "--timeout", "5m"]].concat();
+    run(Tools::new()?.program("helm")?.into(), cluster, &words)
+}
+
+fn run(program: PathBuf, cluster: &Cluster, words: &[&str]) -> Result<()> {
+    let status = Command::new(&program)
+        .args(words)
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("PORTOLAN_CLUSTER", cluster.name())
         .stdout(Stdio::null())
         .status()
-        .with_context(|| format!("cannot start {}", script.display()))?;
+        .with_context(|| format!("cannot start {}", program.display()))?;
     if !status.success() {
-        bail!("{} ended with {status}", script.display());
+        bail!("{} ended with {status}", program.display());
     }
-    cluster.run_kubectl(&["label", "--overwrite", "namespace", SPACE, "portolan.dev/ports=allowed"])?;
     Ok(())
 }
 
