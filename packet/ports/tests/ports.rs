@@ -125,19 +125,31 @@ fn a_static_port_that_is_taken_is_refused_with_the_name_of_the_process() {
 }
 
 #[test]
-fn a_static_port_in_time_wait_is_told_as_such() {
+fn a_static_port_in_time_wait_is_told_as_such_unless_its_server_allowed_another() {
     need_root!();
     private_namespace(|| {
         let folder = Holders::new();
         let (mut ports, _) = open(&folder);
-        let server = TcpListener::bind("127.0.0.1:8443").unwrap();
-        let client = TcpStream::connect("127.0.0.1:8443").unwrap();
-        // The side that closes first waits.
-        drop(server.accept().unwrap());
-        drop(client);
-        drop(server);
-        let error = ports.lease(request("web-0", "1", &["web=8443"])).unwrap_err().to_string();
-        assert!(error.contains("is in use by connections that are still closing"), "{error}");
+        for (port, allowed) in [(8443, false), (8444, true)] {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+            let server = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            // Connections inherit it from what listens.
+            server.set_reuse_address(allowed).unwrap();
+            server.bind(&address.into()).unwrap();
+            server.listen(1).unwrap();
+            let client = TcpStream::connect(address).unwrap();
+            // The side that closes first waits.
+            drop(server.accept().unwrap());
+            drop(client);
+            drop(server);
+            let leased = ports.lease(request(&format!("web-{port}"), "1", &[&format!("web={port}")]));
+            if allowed {
+                leased.unwrap();
+            } else {
+                let error = leased.unwrap_err().to_string();
+                assert!(error.contains("is in use by connections that are still closing"), "{error}");
+            }
+        }
     });
 }
 

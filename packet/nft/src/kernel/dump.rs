@@ -15,16 +15,24 @@ const ATTEMPTS: u32 = 10;
 
 impl Kernel {
     pub(super) fn dump_table(&mut self, table: &Table, elements: bool) -> Result<Option<Ruleset>, Error> {
+        let mut last = None;
         for attempt in 0..ATTEMPTS {
             let before = self.generation()?;
             let ruleset = self.dump_once(table, elements);
             if self.generation()? == before {
                 return ruleset;
             }
-            // What was read is of two moments, and so is an error such as a set that has gone meanwhile.
-            tracing::debug!(%table, "the table changed while it was read; reading again");
-            // Any table counts, also those of others: somebody who writes rule by rule, as iptables does in a loop, is
-            // done in a while. All waits together are one second.
+            // The number counts changes of any table, also those of others. What reads the same twice in a row was not
+            // what they changed. An error, such as a set that has gone meanwhile, may be of two moments.
+            let ruleset = ruleset.ok();
+            if let (Some(now), Some(before)) = (&ruleset, &last)
+                && now == before
+            {
+                return Ok(now.clone());
+            }
+            last = ruleset;
+            // Somebody who writes rule by rule, as iptables does in a loop, is done in a while. All waits together are
+            // one second.
             std::thread::sleep(Duration::from_millis(1 << attempt));
         }
         Err(Error::Unstable { table: table.to_string(), attempts: ATTEMPTS })
