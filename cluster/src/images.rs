@@ -22,11 +22,14 @@ pub use oci::{Image, Layer};
 const PAUSE: [&str; 2] = ["registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10.2"];
 /// The versions that the e2e tests of Kubernetes 1.36.3 ask for (test/utils/image/manifest.go).
 const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
-/// Debian's tools under a name of ours, and those under which the e2e tests ask for a `dig`.
-const TOOLS: [&str; 3] = [
+const REGRESSION: &str = "registry.k8s.io/e2e-test-images/regression-issue-74839:1.4";
+/// Debian's tools under a name of ours, and those under which the e2e tests ask for a `dig`, a shell or a `conntrack`.
+const TOOLS: [&str; 5] = [
     "docker.io/library/debian-tools:1",
     "registry.k8s.io/e2e-test-images/jessie-dnsutils:1.7",
     "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0",
+    "registry.k8s.io/e2e-test-images/busybox:1.37.0-1",
+    "registry.k8s.io/build-image/distroless-iptables:v0.9.6",
 ];
 
 /// The name of the CoreDNS image.
@@ -72,6 +75,16 @@ pub fn agnhost(tools: &Tools, say: Say<'_>) -> Result<PathBuf> {
     archive(tools, "agnhost", &sources, || {
         let image = Image::new(&[AGNHOST]).entrypoint(&["/agnhost"]).command(&["pause"]);
         Ok(image.layer(debian::layer(&files)?).layer(Layer::new().file("agnhost", &program)?))
+    })
+}
+
+/// The server of one of the e2e tests.
+pub fn regression(tools: &Tools, say: Say<'_>) -> Result<PathBuf> {
+    tools.build(&["regression"], say)?;
+    let program = PathBuf::from(tools.program("regression-issue-74839")?);
+    archive(tools, "regression", std::slice::from_ref(&program), || {
+        let layer = Layer::new().file("regression-issue-74839", &program)?;
+        Ok(Image::new(&[REGRESSION]).entrypoint(&["/regression-issue-74839"]).layer(layer))
     })
 }
 

@@ -147,5 +147,8 @@ fn archives(tools: &Tools, options: &Options, say: Say<'_>) -> Result<Vec<PathBu
     if options.agnhost || tools.has("agnhost") {
         archives.push(images::agnhost(tools, say)?);
     }
+    if options.agnhost {
+        archives.push(images::regression(tools, say)?);
+    }
     Ok(archives)
 }

@@ -46,7 +46,7 @@ enum Verb {
     Load {
         #[command(flatten)]
         name: Name,
-        /// Files, or `portolan`, `agnhost`, `debian-tools`, which are made when they are not there.
+        /// Files, or `portolan`, `agnhost`, `regression`, `debian-tools`, which are made when they are not there.
         #[arg(required = true)]
         images: Vec<String>,
     },
@@ -146,7 +146,7 @@ pub(crate) struct Up {
     /// No portmap plugin: hostPort has no effect until another plugin serves it.
     #[arg(long)]
     without_portmap: bool,
-    /// With the image of agnhost, the server of Kubernetes' own tests.
+    /// With the images that Kubernetes' own tests want: agnhost is their server.
     #[arg(long)]
     agnhost: bool,
     /// A shell command that runs when the nodes are ready, with KUBECONFIG and PORTOLAN_CLUSTER set.
@@ -280,6 +280,7 @@ fn load(cluster: &Cluster, images: &[String]) -> Result<()> {
             "portolan" => crate::image::build(&crate::root(), "release", None)?,
             "agnhost" => images::agnhost(&tools, &say)?,
             "debian-tools" => images::debian_tools(&tools, &say)?,
+            "regression" => images::regression(&tools, &say)?,
             file => PathBuf::from(file),
         };
         cluster.load(&archive)?;

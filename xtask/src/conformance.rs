@@ -106,7 +106,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         }
     };
     let tools = Tools::new()?;
-    tools.build(&["kube", "node", "cni", "dns", "agnhost", "e2e"], &say)?;
+    tools.build(&["kube", "node", "cni", "dns", "agnhost", "regression", "e2e"], &say)?;
     let found = Cluster::find(&words.name);
     let ours = found.is_none();
     let cluster = match found {

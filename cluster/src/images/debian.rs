@@ -26,6 +26,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("turnutils_uclient", "coturn"),
     ("turnutils_peer", "coturn"),
     ("turnutils_stunclient", "coturn"),
+    ("wget", "wget"),
+    ("conntrack", "conntrack"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("socat", "socat"),

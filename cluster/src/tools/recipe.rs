@@ -148,6 +148,19 @@ pub const RECIPES: &[Recipe] = &[
         test: true,
         minutes: 10,
     },
+    // The server of the test for kubernetes#74839, which answers outside of the connection's window.
+    Recipe {
+        name: "regression",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        packages: &["k8s.io/kubernetes/test/images/regression-issue-74839"],
+        beside: &[],
+        programs: &["regression-issue-74839"],
+        tags: "",
+        flags: PLAIN_FLAGS,
+        test: false,
+        minutes: 1,
+    },
 ];
 
 impl Recipe {
