@@ -7,6 +7,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+/// The smallest piece of memory that allocators give has room for this: nearly all keys of IPv4.
+const ROOM: usize = 24;
+
 /// A key, an interval's end or a map's value: bytes in the order in which the registers hold them.
 ///
 /// Fields of a concatenation begin at multiples of 4 bytes; a single field keeps its own length, as the kernel
@@ -61,7 +64,7 @@ impl Data {
         if self.fields > 0 {
             self.pad();
         } else {
-            self.bytes.reserve_exact(bytes.len());
+            self.bytes.reserve_exact(bytes.len().max(ROOM));
         }
         self.bytes.extend_from_slice(bytes);
         self.fields = self.fields.saturating_add(1);

@@ -89,9 +89,17 @@ pub(crate) fn rearrange(before: &[Target], gone: &[Target], come: &[Target]) -> 
     items.into_iter().map(|item| item.target).collect()
 }
 
+/// The one that takes the number: asked n times of n endpoints, so it has to be quick.
 fn least(items: &[Item], number: usize) -> usize {
-    let better = |best: usize, at: usize| if items[at].precedes(&items[best], number) { at } else { best };
-    (1..items.len()).fold(0, better)
+    let Some(first) = items.first() else { return 0 };
+    let (mut best, mut rank) = (0, first.rank(number));
+    for (at, item) in items.iter().enumerate().skip(1) {
+        let other = item.rank(number);
+        if other < rank || other == rank && item.precedes(&items[best], number) {
+            (best, rank) = (at, other);
+        }
+    }
+    best
 }
 
 /// `items` are as they should be, but that the one at `hole` is gone and `spare` has come.

@@ -4,7 +4,11 @@
 //! that is first by name has it, so that who it is does not depend on who came first; the next one takes over when it
 //! goes.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use portolan_model::{ObjectName, PortRange, Protocol};
 
@@ -60,60 +64,60 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// One more claim. Gives the services whose frontends are others now; maybe the claimant itself.
-    pub(crate) fn add(&mut self, what: Claimed, claim: Claim) -> Vec<Arc<ObjectName>> {
+    /// One more claim. Tells `each` the services whose frontends are others now; maybe the claimant itself.
+    pub(crate) fn add(&mut self, what: Claimed, claim: Claim, each: &mut dyn FnMut(&Arc<ObjectName>)) {
         if let Claimed::Front(Front::Span { address, protocol, ports }) = what {
             let spans = self.spans.entry((address, protocol)).or_default();
-            let mut affected: Vec<_> = spans.iter().map(|(_, other)| other.service.clone()).collect();
-            affected.push(claim.service.clone());
             spans.push((ports, claim));
-            return affected;
+            spans.iter().for_each(|(_, claim)| each(&claim.service));
+            return;
         }
-        let Some(claims) = self.exact.get_mut(&what) else {
-            let service = claim.service.clone();
-            self.exact.insert(what, Claims::One(claim));
-            return vec![service];
-        };
-        let before = claims.winner().cloned();
-        match claims {
-            Claims::One(first) => *claims = Claims::Several(vec![first.clone(), claim.clone()]),
-            Claims::Several(all) => all.push(claim.clone()),
+        each(&claim.service);
+        match self.exact.entry(what) {
+            Entry::Vacant(place) => {
+                place.insert(Claims::One(claim));
+            }
+            Entry::Occupied(mut place) => {
+                let claims = place.get_mut();
+                if let Some(winner) = claims.winner().filter(|winner| claim < **winner) {
+                    each(&winner.service);
+                }
+                match claims {
+                    Claims::One(first) => *claims = Claims::Several(vec![first.clone(), claim]),
+                    Claims::Several(all) => all.push(claim),
+                }
+            }
         }
-        let after = claims.winner();
-        let mut affected = vec![claim.service.clone()];
-        if before.as_ref() != after {
-            affected.extend(before.map(|claim| claim.service));
-        }
-        affected
     }
 
     /// One claim less.
-    pub(crate) fn remove(&mut self, what: Claimed, claim: &Claim) -> Vec<Arc<ObjectName>> {
+    pub(crate) fn remove(&mut self, what: Claimed, claim: &Claim, each: &mut dyn FnMut(&Arc<ObjectName>)) {
         if let Claimed::Front(Front::Span { address, protocol, ports }) = what {
-            let Some(spans) = self.spans.get_mut(&(address, protocol)) else { return Vec::new() };
+            let Some(spans) = self.spans.get_mut(&(address, protocol)) else { return };
             if let Some(place) = spans.iter().position(|(range, other)| *range == ports && other == claim) {
                 spans.swap_remove(place);
             }
-            let affected = spans.iter().map(|(_, other)| other.service.clone()).collect();
+            spans.iter().for_each(|(_, other)| each(&other.service));
             if spans.is_empty() {
                 self.spans.remove(&(address, protocol));
             }
-            return affected;
+            return;
         }
-        let Some(claims) = self.exact.get_mut(&what) else { return Vec::new() };
+        let Some(claims) = self.exact.get_mut(&what) else { return };
         let Claims::Several(all) = claims else {
             self.exact.remove(&what);
-            return Vec::new();
+            return;
         };
-        let before = all.iter().min().cloned();
+        let won = all.iter().min() == Some(claim);
         if let Some(place) = all.iter().position(|other| other == claim) {
             all.swap_remove(place);
         }
-        let after = all.iter().min().cloned();
+        if let Some(winner) = all.iter().min().filter(|_| won) {
+            each(&winner.service);
+        }
         if let [only] = all.as_slice() {
             *claims = Claims::One(only.clone());
         }
-        if before == after { Vec::new() } else { after.into_iter().map(|claim| claim.service).collect() }
     }
 
     /// Who has it.

@@ -41,7 +41,7 @@ pub use error::{Problem, ServicesError};
 pub use identity::{Front, Identity, Space, Target};
 pub use portolan_plan::{Counting, Flow, Version};
 pub use select::{Asked, Candidate, Hint, Selection, Standing, Topology, select};
-pub use services::Services;
+pub use services::{Gathered, Services};
 pub use sets::{Direction, List, SetId, SetKind};
 pub use stale::Touched;
 pub use unit::Refusal;

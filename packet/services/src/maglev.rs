@@ -2,18 +2,19 @@
 //!
 //! "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4: each endpoint has an order of
 //! its own in which it would like the slots, and they take turns. An endpoint with a weight takes so many turns at a
-//! time. The sizes are primes; at least 15 slots for each endpoint keep the shares within some percent.
+//! time. The sizes are primes, each the last below a power of two; at least 15 slots for each endpoint keep the shares
+//! within some percent.
 
 use crate::{
     Target,
     arrange::{mix, seed},
 };
 
-const SIZES: [u32; 3] = [1021, 16_381, 65_521];
+const SIZES: [u32; 7] = [1021, 2039, 4093, 8191, 16_381, 32_749, 65_521];
 
 /// How many slots so many endpoints get.
 pub(crate) fn size(endpoints: usize) -> u32 {
-    SIZES.into_iter().find(|size| endpoints * 15 <= *size as usize).unwrap_or(SIZES[2])
+    SIZES.into_iter().find(|size| endpoints * 15 <= *size as usize).unwrap_or(SIZES[6])
 }
 
 /// The endpoint of each slot. `shares`: by address and port, each with a weight above 0, at most as many as slots.

@@ -65,10 +65,12 @@ impl Services {
 
     /// The elements of a set, one after the other; none of sets that packets fill.
     pub fn elements_of(&self, set: SetId) -> impl Iterator<Item = Element> + '_ {
-        let units = self.entries.values().flat_map(|entry| &entry.units);
+        let some = self.shared.contains_key(&Shared::Set(set));
+        let units = some.then(|| self.entries.values()).into_iter().flatten().flat_map(|entry| &entry.units);
         let units = units.filter(move |unit| unit.id.version == set.version);
         let of_units = units.flat_map(move |unit| self.of_unit(unit, set));
         let shared = is_shared(set.kind).then(|| self.shared.keys()).into_iter().flatten();
+        let shared = shared.filter(move |shared| shared.may_have(set));
         let of_shared = shared.flat_map(Shared::elements).filter(move |(id, _)| *id == set);
         of_units.chain(of_shared.map(|(_, element)| element)).chain(self.configured(set))
     }

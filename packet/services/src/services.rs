@@ -1,6 +1,7 @@
 //! The Services, their endpoints, and what each change of them means for the kernel.
 
 mod compile;
+mod gathered;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+pub use gathered::Gathered;
 use portolan_model::{EndpointSlice, ObjectName, Service};
 use portolan_nft::Table;
 use portolan_plan::Version;
@@ -17,7 +19,7 @@ use crate::{
     changes::{self},
     claims::{Claim, Claimed, Registry},
     roster::{self},
-    slices::{Here, Names, Slice},
+    slices::{Here, Names, Slice, Slices},
     sources::Ranges,
     unit::{Shared, Unit},
 };
@@ -26,8 +28,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) service: Option<Service>,
-    /// By name.
-    pub(crate) slices: BTreeMap<Box<str>, Slice>,
+    pub(crate) slices: Slices,
     /// What its units are known by.
     identities: Vec<(Claimed, Claim)>,
     /// All other frontends of those units that are known.
@@ -59,7 +60,11 @@ impl Services {
     /// When the configuration cannot be made into rules.
     pub fn new(config: ServicesConfig) -> Result<Self, ServicesError> {
         config.validate()?;
-        Ok(Self {
+        Ok(Self::empty(config))
+    }
+
+    fn empty(config: ServicesConfig) -> Self {
+        Self {
             config,
             names: Names::default(),
             entries: BTreeMap::new(),
@@ -67,7 +72,7 @@ impl Services {
             registry: Registry::default(),
             shared: BTreeMap::new(),
             ranges: HashMap::new(),
-        })
+        }
     }
 
     /// With all of these, without planning how to get there.
@@ -79,16 +84,10 @@ impl Services {
         services: impl IntoIterator<Item = Service>,
         slices: impl IntoIterator<Item = EndpointSlice>,
     ) -> Result<Self, ServicesError> {
-        let mut all = Self::new(config)?;
-        for slice in slices {
-            all.keep_slice(slice);
-        }
-        for service in services {
-            let name = service.name.clone();
-            all.entry(&name).service = Some(service);
-        }
-        all.recompile();
-        Ok(all)
+        let mut gathered = Gathered::default();
+        slices.into_iter().for_each(|slice| gathered.set_slice(slice));
+        services.into_iter().for_each(|service| gathered.set_service(service));
+        gathered.into_services(config)
     }
 
     /// What it was made with.
@@ -151,10 +150,7 @@ impl Services {
 
     /// Forgets a slice.
     pub fn remove_slice(&mut self, name: &ObjectName) -> Changes {
-        let Some(owner) = self.slices.remove(name) else { return Changes::none() };
-        if let Some(entry) = self.entries.get_mut(&*owner) {
-            entry.slices.remove(name.name.as_str());
-        }
+        let Some(owner) = self.forget_slice(name) else { return Changes::none() };
         let changes = self.endpoints_changed(&owner);
         self.forget_if_empty(&owner);
         changes
@@ -175,7 +171,7 @@ impl Services {
     pub fn slices(&self) -> impl Iterator<Item = EndpointSlice> + '_ {
         self.entries.iter().flat_map(|(service, entry)| {
             entry.slices.iter().map(|(name, slice)| {
-                let name = ObjectName::new(service.namespace.clone(), &**name);
+                let name = ObjectName::new(service.namespace.clone(), name);
                 slice.given(name, (**service).clone(), &self.names)
             })
         })
@@ -276,10 +272,19 @@ impl Services {
     fn keep_slice(&mut self, slice: EndpointSlice) -> Arc<ObjectName> {
         let (name, service) = (slice.name.clone(), slice.service.clone());
         let slice = Slice::new(slice, &mut self.names);
-        self.entry(&service).slices.insert(name.name.as_str().into(), slice);
+        self.entry(&service).slices.insert(&name.name, slice);
         let service = self.shared_name(&service);
         self.slices.insert(name, service.clone());
         service
+    }
+
+    /// Whose it was.
+    fn forget_slice(&mut self, name: &ObjectName) -> Option<Arc<ObjectName>> {
+        let owner = self.slices.remove(name)?;
+        if let Some(entry) = self.entries.get_mut(&*owner) {
+            entry.slices.remove(name.name.as_str());
+        }
+        Some(owner)
     }
 
     fn forget_if_empty(&mut self, name: &ObjectName) {

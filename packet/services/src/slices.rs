@@ -114,6 +114,46 @@ impl Slice {
     }
 }
 
+/// The slices of a Service by name: nearly always one or two, for which a tree would have room for eleven.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slices(Vec<(Box<str>, Slice)>);
+
+impl Slices {
+    pub(crate) fn insert(&mut self, name: &str, slice: Slice) {
+        match self.find(name) {
+            Ok(at) => self.0[at].1 = slice,
+            Err(at) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(at, (name.into(), slice));
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.find(name) {
+            self.0.remove(at);
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| (**other).cmp(name))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Slice)> {
+        self.0.iter().map(|(name, slice)| (&**name, slice))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Slice> {
+        self.0.iter().map(|(_, slice)| slice)
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// This node, in numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Here {

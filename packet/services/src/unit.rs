@@ -189,34 +189,52 @@ impl Unit {
 
     /// All its elements of a set, or of all sets but those of backends, which are compared by number.
     pub(crate) fn others(&self, config: &ServicesConfig, to: &mut Sink<'_>) {
-        let set = |kind| SetId::new(kind, self.id.version);
-        let wide = self.known.is_wide();
-        // A range or a whole address has no port of its own: its clients keep an address, and any port.
-        let to_addresses = !wide && self.sticky.is_some_and(|sticky| sticky.scope == AffinityScope::Service);
         for list in List::ALL {
-            let roster = self.list(list);
-            if roster.is_empty() {
-                continue;
-            }
-            let members = set(if wide { SetKind::AddressMembers(list) } else { SetKind::Members(list) });
-            if to.wants(members) && self.noted && (config.is_counting() || !to_addresses) {
-                for target in roster.targets() {
-                    let key = self.known.append_to(self.endpoint(Data::new(), &target));
-                    to.put(members, Element::new(key));
-                }
-            }
-            let targets = set(SetKind::Targets(list));
-            if to_addresses && to.wants(targets) {
-                // An address that has the port twice is one endpoint here.
-                let mut seen = None;
-                for target in roster.targets() {
-                    if seen.replace(target.address) != Some(target.address) {
-                        let key = self.known.append_to(Data::new().ip(target.address));
-                        to.put(targets, Element::new(key).value(Data::new().port(target.port)));
-                    }
+            for noted in self.notes(config, list, to) {
+                for target in &noted.targets {
+                    to.put(noted.set, self.note(noted.set, target));
                 }
             }
         }
+        self.of_fronts(config, to);
+    }
+
+    /// Endpoints that have an element each in a set, by address and port.
+    pub(crate) fn notes(&self, config: &ServicesConfig, list: List, to: &Sink<'_>) -> Vec<Noted> {
+        let set = |kind| SetId::new(kind, self.id.version);
+        let wide = self.known.is_wide();
+        let mut all = Vec::new();
+        let roster = self.list(list);
+        if roster.is_empty() || !self.noted {
+            return all;
+        }
+        // A range or a whole address has no port of its own: its clients keep an address, and any port.
+        let to_addresses = !wide && self.sticky.is_some_and(|sticky| sticky.scope == AffinityScope::Service);
+        let members = set(if wide { SetKind::AddressMembers(list) } else { SetKind::Members(list) });
+        if to.wants(members) && (config.is_counting() || !to_addresses) {
+            all.push(Noted { set: members, targets: roster.targets() });
+        }
+        let addresses = set(SetKind::Targets(list));
+        if to_addresses && to.wants(addresses) {
+            // An address that has the port twice is one endpoint here.
+            let mut targets = roster.targets();
+            targets.dedup_by_key(|target| target.address);
+            all.push(Noted { set: addresses, targets });
+        }
+        all
+    }
+
+    /// The element of such an endpoint.
+    pub(crate) fn note(&self, set: SetId, target: &Target) -> Element {
+        if matches!(set.kind, SetKind::Targets(_)) {
+            let key = self.known.append_to(Data::new().ip(target.address));
+            return Element::new(key).value(Data::new().port(target.port));
+        }
+        Element::new(self.known.append_to(self.endpoint(Data::new(), target)))
+    }
+
+    /// The elements of its frontends.
+    pub(crate) fn of_fronts(&self, config: &ServicesConfig, to: &mut Sink<'_>) {
         for held in &self.fronts {
             self.front(config, held, to);
         }
@@ -271,14 +289,58 @@ impl Unit {
         }
     }
 
+    /// The kinds of sets that it has elements of, and maybe more.
+    fn kinds(&self, config: &ServicesConfig, mut each: impl FnMut(SetKind)) {
+        for list in List::ALL {
+            if self.list(list).is_empty() {
+                continue;
+            }
+            each(self.backends(list).kind);
+            if self.noted {
+                each(SetKind::Members(list));
+                each(SetKind::AddressMembers(list));
+            }
+            if self.sticky.is_some() {
+                each(SetKind::Targets(list));
+            }
+        }
+        for held in &self.fronts {
+            let space = held.front.space();
+            match self.refusal(held) {
+                Some(Refusal::Reject) => each(SetKind::Rejected(space)),
+                Some(Refusal::Drop) => each(SetKind::Dropped(space)),
+                None => {}
+            }
+            if self.way(held).is_some() {
+                each(SetKind::Entrances(space));
+                if held.rank == Rank::External {
+                    each(SetKind::Identities(space));
+                }
+            }
+            if held.allowed.is_some() {
+                each(SetKind::Firewalls(space));
+            }
+            if !held.itself.is_empty() {
+                each(SetKind::AllowedItself);
+            }
+            if config.is_counting() {
+                each(SetKind::Connections(space));
+            }
+            if config.counting == Counting::Traffic {
+                Direction::ALL.into_iter().for_each(|way| each(SetKind::FrontTraffic(space, way)));
+            }
+        }
+    }
+
     /// What it uses that others may use too.
     pub(crate) fn uses(&self, config: &ServicesConfig) -> Vec<Shared> {
-        let mut uses = Vec::new();
+        let mut uses = Vec::with_capacity(6);
         let mut once = |shared: Shared| {
             if !uses.contains(&shared) {
                 uses.push(shared);
             }
         };
+        self.kinds(config, |kind| once(Shared::Set(SetId::new(kind, self.id.version))));
         for held in &self.fronts {
             if let Some(way) = self.way(held) {
                 once(Shared::Piece(Piece::Way(way)));
@@ -310,6 +372,13 @@ impl Unit {
         }
         uses
     }
+}
+
+/// Endpoints in a set.
+pub(crate) struct Noted {
+    pub(crate) set: SetId,
+    /// By address and port.
+    pub(crate) targets: Vec<Target>,
 }
 
 /// Takes elements: of one set, or of all.
@@ -350,9 +419,28 @@ pub(crate) enum Shared {
     Wide(IpAddr),
     /// An endpoint whose packets are counted.
     Traffic(Target, Protocol),
+    /// A set that has elements of units, so that nobody has to look for any in the others.
+    Set(SetId),
 }
 
 impl Shared {
+    /// Whether it may have elements of this set: asked for all of them, so it has to be quick.
+    pub(crate) fn may_have(&self, set: SetId) -> bool {
+        match (self, set.kind) {
+            (Self::Piece(Piece::Way(way)), SetKind::Ways(space)) => {
+                way.space == space && way.version == set.version
+            }
+            (Self::Piece(Piece::Allowed(version, _)), SetKind::Sources) => *version == set.version,
+            (Self::ClusterAddress(address), SetKind::ClusterAddresses)
+            | (Self::Hairpin(address), SetKind::Hairpin)
+            | (Self::Wide(address), SetKind::Wide) => Version::of(*address) == set.version,
+            (Self::Traffic(target, _), SetKind::BackendTraffic(_)) => {
+                Version::of(target.address) == set.version
+            }
+            _ => false,
+        }
+    }
+
     /// Its elements.
     pub(crate) fn elements(&self) -> Vec<(SetId, Element)> {
         let one = |kind, address: IpAddr, key: Data| {
@@ -361,7 +449,7 @@ impl Shared {
         match *self {
             Self::Piece(Piece::Way(way)) => way.element().into_iter().collect(),
             Self::Piece(Piece::Allowed(version, number)) => vec![sources::element(version, number)],
-            Self::Piece(Piece::Drain) => Vec::new(),
+            Self::Piece(Piece::Drain) | Self::Set(_) => Vec::new(),
             Self::ClusterAddress(address) => one(SetKind::ClusterAddresses, address, address.into()),
             Self::Hairpin(address) => one(SetKind::Hairpin, address, Data::new().ip(address).ip(address)),
             Self::Wide(address) => one(SetKind::Wide, address, address.into()),
@@ -410,8 +498,15 @@ pub(crate) fn fronts(service: &Service, id: UnitId) -> Vec<(Front, Rank)> {
     {
         fronts.push((Front::Node { version: id.version, protocol: one.protocol, port }, Rank::External));
     }
-    let mut seen = std::collections::HashSet::new();
-    fronts.retain(|(front, _)| seen.insert(*front));
+    // A Service has a handful of them.
+    let mut at = 0;
+    while at < fronts.len() {
+        if fronts[..at].iter().any(|(front, _)| *front == fronts[at].0) {
+            fronts.remove(at);
+        } else {
+            at += 1;
+        }
+    }
     fronts
 }
 

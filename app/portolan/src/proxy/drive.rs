@@ -11,8 +11,8 @@ use std::{
 use anyhow::Context;
 use portolan_apply::{ApplyError, ServiceEvent as Change, ServicePlane};
 use portolan_kubernetes::{About, EventKind, ProxyNode, Publisher, ServiceEvent, ServiceWatch};
-use portolan_model::{EndpointSlice, ObjectName, Service, ServiceNode, TrafficPolicy};
-use portolan_services::{LocalDetector, NodePortAddresses, ServicesConfig};
+use portolan_model::{ObjectName, Service, ServiceNode, TrafficPolicy};
+use portolan_services::{Gathered, LocalDetector, NodePortAddresses, ServicesConfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -74,10 +74,8 @@ impl Driver {
         let addresses = Arc::clone(&local.borrow_and_update());
         let followed = services_config(&proxy.config, &surroundings, &addresses);
         let config = followed.clone();
-        let (services, slices) =
-            (known.services.into_values().collect(), known.slices.into_values().collect());
-        let plane =
-            tokio::task::spawn_blocking(move || ServicePlane::start(config, services, slices)).await?;
+        let gathered = known.gathered;
+        let plane = tokio::task::spawn_blocking(move || ServicePlane::start_with(config, gathered)).await?;
         let plane = plane.context("writing the rules of Services")?;
         proxy.metrics.synced(plane.stats().start, true, SystemTime::now());
         *proxy.plane.lock().unwrap_or_else(PoisonError::into_inner) = Some(plane);
@@ -321,8 +319,7 @@ impl Written {
 /// Everything, until it is whole.
 #[derive(Debug, Default)]
 struct Known {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, EndpointSlice>,
+    gathered: Gathered,
     checks: BTreeMap<ObjectName, Check>,
 }
 
@@ -353,19 +350,15 @@ impl Known {
                     let service = adapted(*service, &proxy.config);
                     proxy.locals.note(&service);
                     note_check(&mut self.checks, &service, &uid);
-                    self.services.insert(service.name.clone(), service);
+                    self.gathered.set_service(service);
                 }
                 ServiceEvent::RemoveService(name) => {
                     proxy.locals.forget(&name);
                     self.checks.remove(&name);
-                    self.services.remove(&name);
+                    self.gathered.remove_service(&name);
                 }
-                ServiceEvent::SetSlice(slice) => {
-                    self.slices.insert(slice.name.clone(), slice);
-                }
-                ServiceEvent::RemoveSlice(name) => {
-                    self.slices.remove(&name);
-                }
+                ServiceEvent::SetSlice(slice) => self.gathered.set_slice(slice),
+                ServiceEvent::RemoveSlice(name) => self.gathered.remove_slice(&name),
                 ServiceEvent::Node(node) => {
                     if node.is_none() {
                         tracing::warn!(

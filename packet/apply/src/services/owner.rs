@@ -69,6 +69,8 @@ enum Why {
     Foreign(Foreign),
     /// The kernel refused something of ours.
     Refused,
+    /// A change did not fit what was there: others changed it a moment ago, or ours went wrong.
+    Drift,
 }
 
 impl<N: Nft> Owner<N> {
@@ -148,6 +150,10 @@ impl<N: Nft> Owner<N> {
                 "the rules of Services were changed while too much happened to hear by whom; they were repaired"
             ),
             Why::Refused => tracing::warn!(%found, ?took, "what the kernel had refused is written"),
+            Why::Drift => tracing::warn!(
+                %found, ?took,
+                "a change did not fit the rules of Services in the kernel, which were not as they were left; they were repaired"
+            ),
         }
         // Meanwhile packets went elsewhere, and connection tracking remembers.
         self.flushes.request(&Suspects::everything());
@@ -266,8 +272,9 @@ impl<N: Nft> Owner<N> {
             Err(error) if is_drift(&error) => {
                 tracing::debug!(%error, "the table is not as it was left; comparing all of it");
                 let since = Instant::now();
+                // Who it was may have been heard already.
+                let why = self.watch.heard().ok().flatten().map_or(Why::Drift, Why::Foreign);
                 self.level().map(|levelled| {
-                    let why = Why::Foreign(Foreign::Unknown);
                     self.repaired(&Compare { why, since, due: since, tried: 0 }, &levelled);
                 })
             }

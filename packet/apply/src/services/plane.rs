@@ -8,7 +8,7 @@ use std::{
 
 use portolan_model::{EndpointSlice, ObjectName, Service};
 use portolan_nft::{Family, Kernel, Nft as _, Table, Transaction};
-use portolan_services::{Services, ServicesConfig};
+use portolan_services::{Gathered, Services, ServicesConfig};
 
 use super::{
     Live, ServiceEvent, ServiceStats,
@@ -64,10 +64,21 @@ impl ServicePlane {
         services: Vec<Service>,
         slices: Vec<EndpointSlice>,
     ) -> Result<Self, ApplyError> {
+        let mut gathered = Gathered::default();
+        slices.into_iter().for_each(|slice| gathered.set_slice(slice));
+        services.into_iter().for_each(|service| gathered.set_service(service));
+        Self::start_with(config, gathered)
+    }
+
+    /// The same with what has been gathered.
+    ///
+    /// # Errors
+    /// As for [`ServicePlane::start`].
+    pub fn start_with(config: ServicesConfig, gathered: Gathered) -> Result<Self, ApplyError> {
         let begun = Instant::now();
         let (sender, inbox) = queue().map_err(|error| ApplyError::Start(error.to_string()))?;
         let (shared, flushes) = (Arc::<Shared>::default(), Arc::<Flushes<Suspects>>::default());
-        let services = Services::load(config, services, slices)?;
+        let services = gathered.into_services(config)?;
         // Sockets belong to the namespace of the thread that opens them, so they are opened here.
         let (mut nft, reader) = (Kernel::open()?, Mutex::new(Kernel::open()?));
         let watch = Watch::open(services.table(), nft.port_id())

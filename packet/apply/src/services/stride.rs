@@ -2,12 +2,13 @@
 //!
 //! The kernel holds one lock of all of nftables for as long as it works on a transaction: meanwhile no other program can
 //! change a rule, and who lists rules waits. kube-proxy writes everything in one transaction, for seconds and minutes
-//! (kubernetes#139328). Ours are cut so that each takes some [`GOAL`], by what the last ones took on this machine.
+//! (kubernetes#139328). Ours are cut so that each takes some [`GOAL`], by what the last ones took on this machine: a fifth
+//! of what would be too long, since a thread that holds the lock may have to wait for a processor itself.
 
 use std::time::Duration;
 
 /// How long a transaction shall take.
-const GOAL: Duration = Duration::from_millis(20);
+const GOAL: Duration = Duration::from_millis(10);
 /// The elements of the first one.
 const FIRST: usize = 1000;
 /// Fewer are not worth a transaction, which costs about as much as fifty elements.

@@ -1,6 +1,7 @@
 //! A change of a Service or of its endpoints, compiled: who claims what, which units follow, and which elements.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -20,7 +21,7 @@ use crate::{
     select::Asked,
     slices::Here,
     sources::Ranges,
-    unit::{self, Known, Part, Shared, Sink, Unit, UnitId},
+    unit::{self, Known, Noted, Part, Shared, Sink, Unit, UnitId},
 };
 
 impl Services {
@@ -29,24 +30,26 @@ impl Services {
         self.registry = Registry::default();
         self.shared.clear();
         self.ranges.clear();
-        let names: Vec<_> = self.entries.keys().cloned().collect();
-        for entry in self.entries.values_mut() {
-            *entry = Entry {
-                service: entry.service.take(),
-                slices: std::mem::take(&mut entry.slices),
-                ..Entry::default()
-            };
-        }
+        // Taken out, so that nobody has to be looked up by name.
+        let mut entries = std::mem::take(&mut self.entries);
         // First who they are, then what else they want, since that depends on who is known.
-        for name in &names {
-            self.claim_identities(name);
+        for (name, entry) in &mut entries {
+            entry.units = Vec::new();
+            entry.identities = identities(name, entry);
+            for (what, claim) in &entry.identities {
+                self.registry.add(*what, claim.clone(), &mut |_| {});
+            }
         }
-        for name in &names {
-            self.claim_fronts(name);
+        for entry in entries.values_mut() {
+            entry.fronts = other_fronts(&self.registry, entry);
+            for (what, claim) in &entry.fronts {
+                self.registry.add(*what, claim.clone(), &mut |_| {});
+            }
         }
-        for name in &names {
-            self.compile(name, None);
+        for (name, entry) in &mut entries {
+            self.compile(name, entry, None);
         }
+        self.entries = entries;
     }
 
     /// The Service itself changed: claims, and then all whose claims win or lose by that.
@@ -64,7 +67,7 @@ impl Services {
         }
         let mut changes = Changes::none();
         for name in affected {
-            self.compile(&name, Some(&mut changes));
+            self.compile_by_name(&name, &mut changes);
         }
         changes.deletions_first();
         changes
@@ -73,7 +76,7 @@ impl Services {
     /// Its endpoints changed: nobody else is concerned.
     pub(super) fn endpoints_changed(&mut self, name: &Arc<ObjectName>) -> Changes {
         let mut changes = Changes::none();
-        self.compile(name, Some(&mut changes));
+        self.compile_by_name(name, &mut changes);
         changes.deletions_first();
         changes
     }
@@ -81,29 +84,14 @@ impl Services {
     /// Claims what the units of a Service are known by. Gives the Services that this changes something for.
     fn claim_identities(&mut self, name: &Arc<ObjectName>) -> BTreeSet<Arc<ObjectName>> {
         let Some(entry) = self.entries.get(name) else { return BTreeSet::new() };
-        let wanted: Vec<(Claimed, Claim)> = entry.service.as_ref().map_or_else(Vec::new, |service| {
-            let claim =
-                |id, claimed| (claimed, Claim { rank: Rank::Cluster, service: name.clone(), unit: id });
-            unit_ids(service).into_iter().map(|(id, known)| claim(id, claimed(known))).collect()
-        });
+        let wanted = identities(name, entry);
         self.exchange_claims(name, wanted, |entry| &mut entry.identities)
     }
 
     /// Claims all other frontends of those units that are known.
     fn claim_fronts(&mut self, name: &Arc<ObjectName>) -> BTreeSet<Arc<ObjectName>> {
         let Some(entry) = self.entries.get(name) else { return BTreeSet::new() };
-        let mut wanted = Vec::new();
-        if let Some(service) = &entry.service {
-            for (known, claim) in
-                entry.identities.iter().filter(|(what, claim)| self.registry.has(*what, claim))
-            {
-                let fronts = unit::fronts(service, claim.unit).into_iter();
-                let others = fronts.filter(|(front, _)| Claimed::Front(*front) != *known);
-                wanted.extend(
-                    others.map(|(front, rank)| (Claimed::Front(front), Claim { rank, ..claim.clone() })),
-                );
-            }
-        }
+        let wanted = other_fronts(&self.registry, entry);
         self.exchange_claims(name, wanted, |entry| &mut entry.fronts)
     }
 
@@ -116,43 +104,48 @@ impl Services {
         let Some(entry) = self.entries.get_mut(name) else { return BTreeSet::new() };
         let before = std::mem::replace(field(entry), wanted.clone());
         let mut affected = BTreeSet::new();
+        let mut each = |name: &Arc<ObjectName>| {
+            affected.insert(name.clone());
+        };
         for (what, claim) in before.iter().filter(|one| !wanted.contains(one)) {
-            affected.extend(self.registry.remove(*what, claim));
+            self.registry.remove(*what, claim, &mut each);
         }
         for (what, claim) in wanted.into_iter().filter(|one| !before.contains(one)) {
-            affected.extend(self.registry.add(what, claim));
+            self.registry.add(what, claim, &mut each);
         }
         affected
     }
 
-    /// Compiles a Service anew. The changes are those from what it was.
-    fn compile(&mut self, name: &Arc<ObjectName>, mut changes: Option<&mut Changes>) {
-        let Some(entry) = self.entries.get(name) else { return };
+    fn compile_by_name(&mut self, name: &Arc<ObjectName>, changes: &mut Changes) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let mut entry = std::mem::take(entry);
+        self.compile(name, &mut entry, Some(changes));
+        if let Some(place) = self.entries.get_mut(name) {
+            *place = entry;
+        }
+    }
+
+    /// Compiles a Service anew. The changes are those from what it was. The entry is not among the others meanwhile.
+    fn compile(&mut self, name: &Arc<ObjectName>, entry: &mut Entry, mut changes: Option<&mut Changes>) {
         let mut units = Vec::new();
-        if entry.service.is_some() {
-            let known = entry.identities.iter().filter(|(what, claim)| self.registry.has(*what, claim));
-            let ids: Vec<UnitId> = known.map(|(_, claim)| claim.unit).collect();
+        if let Some(service) = &entry.service {
             let mut ranges = Vec::new();
-            for id in ids {
-                units.extend(self.unit(name, entry, id, &mut ranges));
+            for id in known_units(&self.registry, service, entry) {
+                units.push(self.unit(name, service, entry, id, &mut ranges));
             }
             for (version, one) in ranges {
                 self.ranges.entry((version, one.number())).or_insert(one);
             }
         }
-        let drain =
-            self.entries.get(name).and_then(|entry| entry.service.as_ref()).and_then(|one| one.options.drain);
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let before = std::mem::replace(&mut entry.units, units.clone());
+        let before = std::mem::take(&mut entry.units);
         if let Some(changes) = changes.as_deref_mut() {
             changes.of_service(name);
         }
-        let ids: BTreeSet<UnitId> = before.iter().chain(&units).map(|unit| unit.id).collect();
-        let find = |units: &'_ [Unit], id| units.iter().position(|unit| unit.id == id);
-        let pairs = ids
-            .into_iter()
-            .map(|id| (find(&before, id).map(|at| &before[at]), find(&units, id).map(|at| &units[at])));
-        let changed: Vec<_> = pairs.filter(|(old, new)| old != new).collect();
+        let drain = entry.service.as_ref().and_then(|service| service.options.drain);
+        let find = |units: &[Unit], id| units.iter().position(|unit| unit.id == id);
+        let gone = before.iter().filter(|old| find(&units, old.id).is_none()).map(|old| (Some(old), None));
+        let now = units.iter().map(|new| (find(&before, new.id).map(|at| &before[at]), Some(new)));
+        let changed: Vec<_> = gone.chain(now).filter(|(old, new)| old != new).collect();
         // What one unit lets go, another may take.
         changed.iter().filter_map(|(_, new)| *new).for_each(|new| self.acquire(new, changes.as_deref_mut()));
         changed.iter().filter_map(|(old, _)| *old).for_each(|old| self.release(old, changes.as_deref_mut()));
@@ -163,19 +156,19 @@ impl Services {
                 drained(name, old, new, drain, changes);
             }
         }
+        entry.units = units;
     }
 
     /// One unit of a Service that is known.
     fn unit(
         &self,
         name: &Arc<ObjectName>,
+        service: &Service,
         entry: &Entry,
-        id: UnitId,
+        (id, known): (UnitId, Known),
         ranges: &mut Vec<(Version, Ranges)>,
-    ) -> Option<Unit> {
-        let service = entry.service.as_ref()?;
+    ) -> Unit {
         let before = entry.units.iter().find(|unit| unit.id == id);
-        let (_, known) = unit_ids(service).into_iter().find(|(other, _)| *other == id)?;
         let selection = self.selection(service, entry, id);
         let list = |list: List| {
             Roster::new(service.options.balance, selection.list(list), before.map(|unit| unit.list(list)))
@@ -202,7 +195,7 @@ impl Services {
             Known::Wide(_) => None,
         };
         let drains = service.options.drain.is_some() && protocol.is_none_or(|one| one == Protocol::Tcp);
-        Some(Unit {
+        Unit {
             id,
             known,
             protocol,
@@ -221,7 +214,7 @@ impl Services {
             sticky: unit::sticky(service),
             noted: service.affinity.is_some() || self.config.is_counting(),
             reject_without_local: service.options.reject_without_local,
-        })
+        }
     }
 
     /// The endpoints of a unit.
@@ -301,28 +294,17 @@ impl Services {
 
     fn exchange_elements(&self, old: Option<&Unit>, new: Option<&Unit>, changes: &mut Changes) {
         // Where an endpoint is noted, it is in another set: affinity that comes or goes moves all of them.
-        let same = old.zip(new).is_some_and(|(old, new)| old.known == new.known && old.noted == new.noted);
+        let same = old.zip(new).is_some_and(|(old, new)| {
+            old.known == new.known && old.noted == new.noted && old.sticky == new.sticky
+        });
         for list in List::ALL {
-            let slots = |unit: Option<&Unit>| {
-                unit.map(|unit| unit.list(list).slots().into_owned()).unwrap_or_default()
-            };
-            let (before, after) = (slots(old), slots(new));
-            for number in 0..before.len().max(after.len()) {
-                let (gone, come) = (before.get(number), after.get(number));
-                if same && gone == come {
-                    continue;
-                }
-                for (add, unit, target) in [(false, old, gone), (true, new, come)] {
-                    if let (Some(unit), Some(target)) = (unit, target) {
-                        changes.element(add, unit.backends(list), unit.backend(number, target));
-                    }
-                }
-            }
+            self.exchange_backends((old, new), same, list, changes);
+            self.exchange_notes((old, new), same, list, changes);
         }
         let collect = |unit: Option<&Unit>| {
             let mut all: BTreeMap<(SetId, Data), Element> = BTreeMap::new();
             if let Some(unit) = unit {
-                unit.others(
+                unit.of_fronts(
                     &self.config,
                     &mut Sink::all(&mut |set, element| {
                         all.insert((set, element.key.clone()), element);
@@ -346,6 +328,83 @@ impl Services {
             changes.element(true, set, element);
         }
     }
+
+    /// By number.
+    fn exchange_backends(&self, (old, new): Pair<'_>, same: bool, list: List, changes: &mut Changes) {
+        if same && old.map(|unit| unit.list(list)) == new.map(|unit| unit.list(list)) {
+            return;
+        }
+        let (before, after) = (slots(old, list), slots(new, list));
+        for number in 0..before.len().max(after.len()) {
+            let (gone, come) = (before.get(number), after.get(number));
+            if same && gone == come {
+                continue;
+            }
+            for (add, unit, target) in [(false, old, gone), (true, new, come)] {
+                if let (Some(unit), Some(target)) = (unit, target) {
+                    changes.element(add, unit.backends(list), unit.backend(number, target));
+                }
+            }
+        }
+    }
+
+    /// By address and port. `same`: what is in both stays.
+    fn exchange_notes(&self, (old, new): Pair<'_>, same: bool, list: List, changes: &mut Changes) {
+        let notes = |unit: Option<&Unit>| {
+            unit.map(|unit| unit.notes(&self.config, list, &Sink::all(&mut |_, _| {}))).unwrap_or_default()
+        };
+        let (before, after) = (notes(old), notes(new));
+        let in_both = |of: &[Noted], set, target: &Target| {
+            let other = of.iter().find(|noted| noted.set == set);
+            same && other.is_some_and(|noted| noted.targets.binary_search(target).is_ok())
+        };
+        for (add, unit, these, others) in [(false, old, &before, &after), (true, new, &after, &before)] {
+            let Some(unit) = unit else { continue };
+            for noted in these {
+                for target in noted.targets.iter().filter(|target| !in_both(others, noted.set, target)) {
+                    changes.element(add, noted.set, unit.note(noted.set, target));
+                }
+            }
+        }
+    }
+}
+
+fn slots(unit: Option<&Unit>, list: List) -> Cow<'_, [Target]> {
+    unit.map(|unit| unit.list(list).slots()).unwrap_or_default()
+}
+
+/// What a unit was, and what it is.
+type Pair<'a> = (Option<&'a Unit>, Option<&'a Unit>);
+
+/// What the units of a Service want to be known by.
+fn identities(name: &Arc<ObjectName>, entry: &Entry) -> Vec<(Claimed, Claim)> {
+    let Some(service) = &entry.service else { return Vec::new() };
+    let claim = |id, claimed| (claimed, Claim { rank: Rank::Cluster, service: name.clone(), unit: id });
+    unit_ids(service).into_iter().map(|(id, known)| claim(id, claimed(known))).collect()
+}
+
+/// All other frontends that those units want which are known.
+fn other_fronts(registry: &Registry, entry: &Entry) -> Vec<(Claimed, Claim)> {
+    let Some(service) = &entry.service else { return Vec::new() };
+    let mut wanted = Vec::new();
+    for (known, claim) in entry.identities.iter().filter(|(what, claim)| registry.has(*what, claim)) {
+        let fronts = unit::fronts(service, claim.unit).into_iter();
+        let others = fronts.filter(|(front, _)| Claimed::Front(*front) != *known);
+        wanted.extend(others.map(|(front, rank)| (Claimed::Front(front), Claim { rank, ..claim.clone() })));
+    }
+    wanted
+}
+
+/// The units of a Service that are known by what they want to be known by.
+fn known_units(registry: &Registry, service: &Service, entry: &Entry) -> Vec<(UnitId, Known)> {
+    let is_known = |(id, known): &(UnitId, Known)| {
+        let what = claimed(*known);
+        entry
+            .identities
+            .iter()
+            .any(|(one, claim)| *one == what && claim.unit == *id && registry.has(what, claim))
+    };
+    unit_ids(service).into_iter().filter(is_known).collect()
 }
 
 const fn claimed(known: Known) -> Claimed {

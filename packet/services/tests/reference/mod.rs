@@ -123,6 +123,11 @@ pub fn answers(world: &World, asked: &Asked) -> BTreeSet<Answer> {
     chosen.iter().map(answer).collect()
 }
 
+/// Whether whoever asks this stays with the endpoint that answers.
+pub fn keeps(world: &World, asked: &Asked) -> bool {
+    find(world, asked).is_some_and(|(service, ..)| service.affinity.is_some())
+}
+
 /// The lists of a service port, for tests of affinity.
 pub fn usable(world: &World, service: &Service, port: &ServicePort, ipv4: bool) -> Lists {
     lists(world, service, port, ipv4)

@@ -1,7 +1,10 @@
 //! Worlds and packets of all kinds. What the documentation leaves open is left out: two Services with one address and
 //! port, one endpoint address twice with different conditions other than on its way out or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use portolan_model::{
     Endpoint, EndpointSlice, ObjectName, Protocol, Service, ServiceNode, ServicePort, ServiceType, SlicePort,
@@ -68,6 +71,7 @@ struct ServiceRecipe {
     ports: Vec<(Protocol, u16, bool)>,
     external: bool,
     balancers: usize,
+    affinity: bool,
     policies: (TrafficPolicy, TrafficPolicy),
     ranges: usize,
     node_ranges: usize,
@@ -97,12 +101,12 @@ fn one_service() -> impl Strategy<Value = ServiceRecipe> {
     let port = (select(PROTOCOLS.to_vec()), select(vec![80_u16, 443, 53]), any::<bool>());
     let ranges = || prop_oneof![3 => Just(0_usize), 2 => 0..5_usize];
     (
-        (kind, 0..4_usize, vec(port, 1..4), any::<bool>(), 0..3_usize),
+        (kind, 0..4_usize, vec(port, 1..4), any::<bool>(), 0..3_usize, prop::bool::weighted(0.3)),
         ((policy(), policy()), ranges(), ranges(), any::<bool>(), vec(slice(), 0..4)),
     )
         .prop_map(
             |(
-                (kind, families, ports, external, balancers),
+                (kind, families, ports, external, balancers, affinity),
                 (policies, ranges, node_ranges, told, slices),
             )| {
                 ServiceRecipe {
@@ -111,6 +115,7 @@ fn one_service() -> impl Strategy<Value = ServiceRecipe> {
                     ports,
                     external,
                     balancers,
+                    affinity,
                     policies,
                     ranges,
                     node_ranges,
@@ -182,6 +187,7 @@ fn build(world: &mut World, number: usize, recipe: ServiceRecipe) {
         made.load_balancer_addresses = balancers.collect();
     }
     (made.internal_policy, made.external_policy) = recipe.policies;
+    made.affinity = recipe.affinity.then_some(Duration::from_secs(10_800));
     made.source_ranges = ranges(recipe.ranges);
     made.options.node_source_ranges = ranges(recipe.node_ranges);
     made.options.reject_without_local = recipe.told;
