@@ -25,6 +25,8 @@ pub(crate) fn main(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
             args.socket.display()
         );
     }
+    // One that was killed leaves it.
+    let _ = std::fs::remove_file(&args.socket);
     let mut nft = Kernel::open().context("opening nftables")?;
     let ours = Table::new(Family::Inet, &args.table);
     let mut out = std::io::stdout().lock();
