@@ -7,7 +7,7 @@ use super::{
     sets::Contents,
     walk::{Tracking, Walk, before},
 };
-use crate::{BaseChain, ChainKind, Element, Family, Hook, Rule, Ruleset};
+use crate::{BaseChain, ChainKind, Element, Expression, Family, Hook, Rule, Ruleset};
 
 /// So many outcomes of one packet are gone through, and no more.
 const OUTCOMES: usize = 100_000;
@@ -53,6 +53,8 @@ impl Prepared {
 pub struct Machine {
     host: Host,
     tables: Vec<Arc<Prepared>>,
+    // Of IPv4 and of IPv6: whether a rule needs connections tracked.
+    tracks: [bool; 2],
     // Shared until a rule adds to one.
     sets: Vec<Arc<BTreeMap<String, Contents>>>,
 }
@@ -74,6 +76,12 @@ impl Machine {
         });
         let prepared =
             Prepared { name: ruleset.table.to_string(), bases: bases.collect(), chains: chains.collect() };
+        for rule in prepared.chains.values().flatten() {
+            for family in rule.expressions.iter().filter_map(|one| tracked_by(one, ruleset.table.family)) {
+                self.tracks[0] |= family != Family::Ip6;
+                self.tracks[1] |= family != Family::Ip;
+            }
+        }
         self.tables.push(Arc::new(prepared));
         let sets = ruleset.sets.iter().map(|filled| (filled.set.name.clone(), Contents::new(filled)));
         self.sets.push(Arc::new(sets.collect()));
@@ -97,7 +105,11 @@ impl Machine {
         origin: &Origin,
         chooser: &mut dyn Choose,
     ) -> Result<Outcome, EvaluateError> {
-        let tracking = before(&packet, None);
+        let tracking = if self.tracks[usize::from(!packet.is_ipv4())] {
+            before(&packet, None)
+        } else {
+            Tracking::Untracked
+        };
         self.walk(packet, tracking, origin, chooser)
     }
 
@@ -163,5 +175,18 @@ impl Machine {
         self.sets = sets;
         let connection = connection.tracked().cloned();
         Ok(Outcome { fate: fate?, packet, connection, steps })
+    }
+}
+
+/// In which family this expression has connections tracked: only then does anybody track them, and without that no nat
+/// chain is asked (`nf_ct_netns_get` in `nft_ct.c`, `nft_nat.c`, `nft_masq.c` and `nft_redir.c`; `nf_nat_inet_fn`).
+const fn tracked_by(expression: &Expression, table: Family) -> Option<Family> {
+    match expression {
+        Expression::Nat(nat) => Some(nat.family),
+        Expression::Ct(_)
+        | Expression::CtSet { .. }
+        | Expression::Masquerade(_)
+        | Expression::Redirect(_) => Some(table),
+        _ => None,
     }
 }

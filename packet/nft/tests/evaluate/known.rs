@@ -114,3 +114,21 @@ fn a_register_may_hold_only_what_fits() {
     let result = machine(vec![rule], vec![set]).outcomes(&packet, &Origin::Interface("e".into()));
     assert!(matches!(result, Err(EvaluateError::Unset { .. })));
 }
+
+/// Nat chains see packets of tracked connections only, and connections are tracked where a rule needs it: `dnat` of one
+/// version of IP does not make the nat chains of the other work.
+#[test]
+fn without_a_rule_that_needs_connections_no_nat_chain_is_asked() {
+    let mark_of = |more: Vec<Expression>| {
+        let chain = Chain::base("c", ChainKind::Nat, Hook::Prerouting, -100);
+        let mark = Rule::new("c").then(statement::mark_set(7));
+        let other = Rule::new("c").then(more);
+        let ruleset = Ruleset::new(Table::new(Family::Inet, "t")).chain(chain, [mark, other]);
+        let machine = Machine::new(Host::new()).with(&ruleset);
+        machine.outcomes(&packet(), &Origin::Interface("eth0".to_owned())).unwrap()[0].packet.mark
+    };
+    let to = |text: &str| statement::dnat_to(text.parse().unwrap());
+    assert_eq!(mark_of(Vec::new()), 0);
+    assert_eq!(mark_of([matches::ipv6(), to("[2001:db8::1]:80")].concat()), 0);
+    assert_eq!(mark_of(to("192.0.2.9:80")), 7);
+}
