@@ -84,6 +84,9 @@ pub(crate) struct Unit {
     pub(crate) here: Box<[IpAddr]>,
     /// All endpoints of a Service that drains, whatever their conditions.
     pub(crate) present: Option<Box<[Target]>>,
+    /// Where UDP is served: endpoints that serve what was led to them, and are on no list. When one is gone, its flows
+    /// are stale, although nothing changes in the kernel's table.
+    pub(crate) lingering: Box<[Target]>,
     pub(crate) has_endpoints: bool,
     pub(crate) internal: TrafficPolicy,
     pub(crate) external: TrafficPolicy,

@@ -13,7 +13,7 @@ use portolan_plan::Version;
 
 use super::{Entry, Services};
 use crate::{
-    Changes, Front, Gone, Identity, List, Selection, SetId, Target,
+    Candidate, Changes, Front, Gone, Identity, List, Selection, SetId, Target,
     changes::Piece,
     claims::{Claim, Claimed, Rank, Registry},
     drain,
@@ -174,10 +174,11 @@ impl Services {
             Roster::new(service.options.balance, selection.list(list), before.map(|unit| unit.list(list)))
         };
         let (cluster, local) = (list(List::Cluster), list(List::Local));
+        let listed = |one: &Candidate| List::ALL.iter().any(|list| selection.standing(*list, one).is_in());
         let mut here: Vec<IpAddr> = selection
             .candidates()
             .iter()
-            .filter(|one| one.local && List::ALL.iter().any(|list| selection.standing(*list, one).is_in()))
+            .filter(|one| one.local && listed(one))
             .map(|one| one.target.address)
             .collect();
         here.dedup();
@@ -194,6 +195,8 @@ impl Services {
             Known::By(identity) => Some(identity.protocol),
             Known::Wide(_) => None,
         };
+        let has_flows = protocol.is_none_or(|one| one == Protocol::Udp);
+        let lingering = selection.candidates().iter().filter(|one| has_flows && one.serving && !listed(one));
         let drains = service.options.drain.is_some() && protocol.is_none_or(|one| one == Protocol::Tcp);
         Unit {
             id,
@@ -204,6 +207,7 @@ impl Services {
             local,
             here: here.into(),
             present: drains.then(|| selection.candidates().iter().map(|one| one.target).collect()),
+            lingering: lingering.map(|one| one.target).collect(),
             has_endpoints: selection.has_endpoints(),
             internal: service.internal_policy,
             external: if service.is_externally_local() {
