@@ -45,8 +45,13 @@ struct Router {
 impl Router {
     fn new() -> Self {
         let (client, router, far) = (Namespace::new(), Namespace::new(), Namespace::new());
+        // All that packets claim to come from: refusals to a neighbour that nobody is wait for it for seconds, and fill the
+        // send buffer of the one socket by which the kernel sends all of them (`icmp6_send`); further ones are lost.
+        let from = ["10.9.1.2", "10.9.1.30", "10.9.1.70", "10.9.1.99"]
+            .map(|text| [format!("{text}/24"), format!("{}/64", random::six(text))]);
+        let from: Vec<&str> = from.iter().flatten().map(String::as_str).collect();
         link(
-            LinkEnd::new(&client, "eth0", &["10.9.1.2/24", "fd09:1::2/64"]),
+            LinkEnd::new(&client, "eth0", &from),
             LinkEnd::new(&router, CLIENT_LINK, &["10.9.1.1/24", "fd09:1::1/64"]),
         );
         link(

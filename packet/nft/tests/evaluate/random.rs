@@ -334,7 +334,7 @@ pub fn packets() -> impl Strategy<Value = Vec<(Packet, Origin)>> {
 }
 
 /// 10.9.1.70 is fd09:1::70.
-fn six(text: &str) -> String {
+pub fn six(text: &str) -> String {
     match text.strip_prefix("10.9.") {
         Some(rest) => format!("fd09:{}", rest.replacen('.', "::", 1)),
         None => "2001:db8::5".to_owned(),
