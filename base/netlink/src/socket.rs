@@ -131,6 +131,12 @@ impl Socket {
             .map_err(|source| NetlinkError::Io { call: "joining a group", source })
     }
 
+    /// Leaves a multicast group. What was queued before can still be received.
+    pub fn leave(&self, group: u32) -> Result<(), NetlinkError> {
+        let left = self.inner.drop_membership(group);
+        left.map_err(|source| NetlinkError::Io { call: "leaving a group", source })
+    }
+
     /// Sends finished messages as one datagram. For nf_tables that is one transaction, whole or not at all.
     pub fn send(&self, messages: &[u8]) -> Result<(), NetlinkError> {
         loop {

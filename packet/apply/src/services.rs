@@ -9,7 +9,7 @@
 //!    connections to endpoints that are gone are reset when their Service wants it (`drain`).
 //!
 //! At the start, after a refused transaction and after others changed the table, `level` compares all of it with what it
-//! should be (`difference`) and writes the rest in pieces that keep nobody waiting (`chunks`, `stride`).
+//! should be (`difference`) and writes the rest in pieces that keep nobody waiting (`chunks`, `stride`, `quiet`).
 
 mod chunks;
 mod counters;
@@ -21,6 +21,7 @@ mod level;
 mod owner;
 mod plane;
 mod queue;
+mod quiet;
 mod stats;
 mod stride;
 

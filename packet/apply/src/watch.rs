@@ -68,6 +68,17 @@ impl Watch {
         Ok(Self { socket, table, touched: false, buffer: Vec::new() })
     }
 
+    /// Hears nothing more until [`Watch::listen`]. As long as anybody listens the kernel makes a notification of every
+    /// element, also of ours: a third of the time that it needs to write one.
+    pub(crate) fn pause(&self) -> Result<(), NetlinkError> {
+        self.socket.leave(GROUP)
+    }
+
+    /// Hears again. Whether something happened meanwhile, the generation tells.
+    pub(crate) fn listen(&self) -> Result<(), NetlinkError> {
+        self.socket.join(GROUP)
+    }
+
     /// What was heard since the last call, without waiting: the last foreign change of our table.
     pub(crate) fn heard(&mut self) -> Result<Option<Foreign>, NetlinkError> {
         let mut foreign = None;

@@ -16,8 +16,9 @@ use portolan_services::{Changes, Services, ServicesConfig};
 use super::{
     drain::Drain,
     flows::Suspects,
-    level::{Levelled, level},
+    level::Levelled,
     queue::{Command, Request},
+    quiet::{Quietly, level_quietly, run_quietly},
     stats::{Live, Shared},
     stride::Stride,
 };
@@ -61,6 +62,14 @@ pub(crate) struct Compare {
     due: Instant,
     /// How often it was tried.
     tried: u32,
+}
+
+impl Compare {
+    /// At once, since others may have changed something that was not heard of.
+    pub(crate) fn missed() -> Self {
+        let now = Instant::now();
+        Self { why: Why::Foreign(Foreign::Unknown), since: now, due: now, tried: 0 }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -161,10 +170,21 @@ impl<N: Nft> Owner<N> {
 
     /// Compares all of the table with what it should be and writes the difference.
     pub(crate) fn level(&mut self) -> Result<Levelled, ApplyError> {
-        let levelled = level(&mut self.nft, &self.services, &mut self.stride, &mut |_| {})?;
+        let Quietly { result, missed } =
+            level_quietly(&mut self.nft, &self.watch, &self.services, &mut self.stride, &mut |_| {});
+        self.missed(missed);
+        let levelled = result?;
         self.shared.wrote(&levelled.written);
         self.refusals(&levelled.written);
         Ok(levelled)
+    }
+
+    /// Others may have changed something while we did not listen.
+    fn missed(&mut self, missed: bool) {
+        if missed && self.compare.is_none() {
+            let now = Instant::now();
+            self.compare = Some(Compare { due: now + self.pace.wait(now), ..Compare::missed() });
+        }
     }
 
     /// What the kernel refused of a comparison is tried again later; everything else is in place.
@@ -295,10 +315,11 @@ impl<N: Nft> Owner<N> {
         if transaction.is_empty() {
             return Ok(());
         }
-        let start = Instant::now();
-        let result = self.nft.run(transaction);
-        let longest = start.elapsed();
         let elements = elements_of(transaction);
+        let start = Instant::now();
+        let Quietly { result, missed } = run_quietly(&mut self.nft, &self.watch, transaction, elements);
+        let longest = start.elapsed();
+        self.missed(missed);
         if result.is_ok() {
             self.stride.measured(elements, longest);
         }

@@ -15,9 +15,10 @@ use super::{
     counters::{self, ServiceCounts},
     drain::Drain,
     flows::{self, Suspects},
-    level::{Levelled, level},
-    owner::Owner,
+    level::Levelled,
+    owner::{Compare, Owner},
     queue::{Command, Question, Request},
+    quiet::{Quietly, level_quietly},
     stats::Shared,
     stride::Stride,
 };
@@ -84,7 +85,9 @@ impl ServicePlane {
         let watch = Watch::open(services.table(), nft.port_id())
             .map_err(|error| ApplyError::Start(error.to_string()))?;
         let mut stride = Stride::default();
-        let levelled = level(&mut nft, &services, &mut stride, &mut failpoint)?;
+        let Quietly { result, missed } =
+            level_quietly(&mut nft, &watch, &services, &mut stride, &mut failpoint);
+        let levelled = result?;
         let drain = Drain::default();
         let owner = Owner {
             services,
@@ -95,7 +98,7 @@ impl ServicePlane {
             flushes: Arc::clone(&flushes),
             stride,
             drain,
-            compare: None,
+            compare: missed.then(Compare::missed),
             pace: Pace::new(),
         };
         let inner = Inner { sender, flushes, shared, reader, threads: Mutex::default() };

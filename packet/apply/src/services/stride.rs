@@ -11,8 +11,9 @@ use std::time::Duration;
 const GOAL: Duration = Duration::from_millis(10);
 /// The elements of the first one.
 const FIRST: usize = 1000;
-/// Fewer are not worth a transaction, which costs about as much as fifty elements.
-const FEWEST: usize = 250;
+/// Fewer are not worth a transaction, which costs about as much as fifty elements, and waits for its turn on a busy
+/// machine.
+const FEWEST: usize = 500;
 /// More do not make it quicker, and take memory.
 const MOST: usize = 8000;
 
@@ -66,7 +67,7 @@ mod tests {
     fn no_transaction_takes_longer_than_it_should_on_machines_of_any_speed() {
         for nanoseconds in [300, 1_000, 5_000, 20_000, 80_000] {
             let took = longest(Duration::from_nanos(nanoseconds));
-            assert!(took <= Duration::from_millis(25), "{nanoseconds} ns: {took:?}");
+            assert!(took <= Duration::from_millis(40), "{nanoseconds} ns: {took:?}");
         }
     }
 
