@@ -64,6 +64,17 @@ pub struct Traced {
     pub packet: Option<(SocketAddr, SocketAddr)>,
 }
 
+impl Traced {
+    /// Whether it is of the packet that these are of. A packet that this machine sends to itself gets another number on
+    /// its way in: the interface it comes by is part of it (`trace_fill_id` in `net/netfilter/nf_tables_trace.c`).
+    pub fn is_of(&self, before: &[Self]) -> bool {
+        let was_sent = before.first().is_some_and(|first| first.chain == Hook::Output.as_str());
+        let went = before.iter().rev().find_map(|event| event.packet).map(|(_, to)| to);
+        let came = self.packet.map(|(_, to)| to);
+        before.iter().any(|event| event.id == self.id) || (was_sent && came.is_some() && came == went)
+    }
+}
+
 /// The ear.
 #[derive(Debug)]
 pub struct Tracer {
@@ -119,6 +130,8 @@ fn event(message: &Message<'_>) -> Option<Traced> {
     let kind = match number(a::TYPE)? {
         1 => TraceKind::Policy,
         2 => TraceKind::Return,
+        // Of no rule: the end of a chain.
+        3 if attributes.find(a::RULE_HANDLE).is_none() => TraceKind::Return,
         3 => TraceKind::Rule,
         _ => return None,
     };

@@ -32,6 +32,12 @@ type Hops = Vec<(String, usize)>;
 
 fn follow(site: &Site, tracer: &mut Tracer, ours: &Ruleset, asked: &Asked) -> Hops {
     let kernel = &mut *site.kernel.borrow_mut();
+    // No client is remembered, as in the plan.
+    let mut transaction = Transaction::new(ours.table.clone());
+    ours.sets.iter().filter(|filled| filled.set.dynamic).for_each(|filled| {
+        transaction.flush(filled.set.clone());
+    });
+    kernel.run(&transaction).unwrap();
     let rules = rules_to_follow(FOLLOWING, asked.protocol.number(), asked.source, asked.destination);
     kernel.run(&rules.creation()).unwrap();
     let number = site.numbers(1).start;
@@ -41,23 +47,25 @@ fn follow(site: &Site, tracer: &mut Tracer, ours: &Ruleset, asked: &Asked) -> Ho
     site.send(&packet, asked.interface.as_deref(), number);
     let mut events: Vec<Traced> = Vec::new();
     while let Some(event) = tracer.next(if events.is_empty() { PATIENCE } else { QUIET }).unwrap() {
+        // Answers are not followed, and nothing else is sent.
+        assert!(events.is_empty() || event.is_of(&events), "{event:?} beside {events:?}");
         events.push(event);
     }
     let mut transaction = Transaction::new(rules.table);
     transaction.destroy_table();
     kernel.run(&transaction).unwrap();
-    // Answers are not followed, and nothing else is sent.
-    let ids: BTreeSet<u32> = events.iter().map(|event| event.id).collect();
-    assert!(!ids.is_empty(), "nothing was followed: {asked:?}");
+    assert!(!events.is_empty(), "nothing was followed: {asked:?}");
     events.iter().filter_map(|event| hop(ours, event)).collect()
 }
 
 fn hop(ours: &Ruleset, event: &Traced) -> Option<(String, usize)> {
-    if event.kind != TraceKind::Rule || event.table != ours.table.name {
+    // The end of a chain is told without a rule.
+    if event.kind != TraceKind::Rule || event.rule.is_none() || event.table != ours.table.name {
         return None;
     }
     let rules = &ours.find_chain(&event.chain).unwrap().rules;
-    let index = rules.iter().position(|rule| rule.handle == event.rule).unwrap();
+    let index = rules.iter().position(|rule| rule.handle == event.rule);
+    let index = index.unwrap_or_else(|| panic!("{event:?} is of no rule of {rules:?}"));
     Some((event.chain.clone(), index))
 }
 

@@ -99,7 +99,7 @@ fn agree(worlds: u64) {
 #[test]
 fn real_packets_end_as_the_reference_says() {
     need_root!();
-    agree(30);
+    agree(20);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Servers that say who they are and whom they saw: `"<own address> <peer's address>\n"`. One thread for all of them.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
@@ -12,7 +13,10 @@ use std::{
 };
 
 use portolan_testkit::net::Namespace;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+};
 
 enum Door {
     Tcp(TcpListener),
@@ -77,20 +81,28 @@ impl Drop for Servers {
 }
 
 fn run(more: &Mutex<Vec<Door>>, stop: &AtomicBool) {
-    let mut doors: Vec<Door> = Vec::new();
+    let poller = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let mut doors: BTreeMap<u64, Door> = BTreeMap::new();
     let look = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    let mut next = 0;
+    let mut new: Vec<Door> = Vec::new();
+    let mut events = Vec::with_capacity(64);
     while !stop.load(Ordering::Relaxed) {
-        doors.append(&mut more.lock().unwrap());
-        let mut polled: Vec<PollFd<'_>> = doors.iter().map(|door| PollFd::new(door, PollFlags::IN)).collect();
-        let _ = poll(&mut polled, Some(&look));
-        let ready: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
-        let mut kept = Vec::new();
-        let mut place = 0;
-        doors.retain(|door| {
-            place += 1;
-            !ready[place - 1] || serve(door, &mut kept)
-        });
-        doors.append(&mut kept);
+        new.append(&mut more.lock().unwrap());
+        for door in new.drain(..) {
+            next += 1;
+            epoll::add(&poller, &door, epoll::EventData::new_u64(next), epoll::EventFlags::IN).unwrap();
+            doors.insert(next, door);
+        }
+        events.clear();
+        let _ = epoll::wait(&poller, spare_capacity(&mut events), Some(&look));
+        for event in &events {
+            let number = event.data.u64();
+            if !serve(&doors[&number], &mut new) {
+                // Closing it takes it out of the poller.
+                doors.remove(&number);
+            }
+        }
     }
 }
 
