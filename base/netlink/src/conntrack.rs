@@ -113,6 +113,11 @@ impl Conntrack {
         Ok(Self { socket: Socket::open(Bus::Netfilter).map_err(during)? })
     }
 
+    /// By a socket for [`Bus::Netfilter`] that there is already.
+    pub const fn over(socket: Socket) -> Self {
+        Self { socket }
+    }
+
     /// The flows that match the filter and that `wanted` says yes to. A flow that begins or ends meanwhile may be in
     /// the answer or not.
     ///

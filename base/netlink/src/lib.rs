@@ -1,5 +1,5 @@
 //! The doors to the kernel: netlink sockets, links and routes, conntrack, sock_diag, namespaces.
-//! The only crate with `unsafe` (two calls, in [`namespace`] and [`fragments`]).
+//! The only crate with `unsafe` (a call each in [`namespace`], [`fragments`] and [`socket`]).
 //!
 //! Read it in this order: [`socket`] sends and receives datagrams, [`exchange`] asks and waits for the answer, [`message`] and [`attribute`] are the two layers
 //! of what is in them, and [`error`] is what the kernel answers when it refuses. On these stand [`route`] (links,

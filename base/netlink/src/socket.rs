@@ -5,8 +5,11 @@
 //! group, so that they do not mix with answers.
 
 use std::{
-    fmt, io,
-    os::fd::{AsFd, BorrowedFd},
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher as _, Hasher as _},
+    io,
+    os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd},
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -17,7 +20,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::sockopt,
+    net::{AddressFamily, sockopt},
 };
 
 use crate::error::NetlinkError;
@@ -92,6 +95,47 @@ impl Socket {
             sequence: AtomicU32::new(1),
             scratch: Mutex::default(),
         })
+    }
+
+    /// Goes on with a socket that another process has [opened](Socket::open) and handed over, in the network namespace
+    /// in which that was. What was answered to the other one and not read by it is thrown away.
+    ///
+    /// A socket that lives longer than the process which uses it is worth having: the close of the last descriptor of one
+    /// that spoke to nf_tables waits for what was deleted before to be freed, a grace period of RCU or some 10 ms
+    /// (`nft_rcv_nl_event` calls `nf_tables_trans_destroy_flush_work` in `net/netfilter/nf_tables_api.c`, v6.18), and
+    /// holds the lock of all transactions meanwhile. So it is no help to have somebody else close it soon, as the garbage
+    /// collector of unix sockets would (`net/unix/garbage.c`): the next transaction would wait instead.
+    pub fn adopt(bus: Bus, descriptor: OwnedFd) -> Result<Self, NetlinkError> {
+        let open = |source| NetlinkError::Open { bus, source };
+        let domain = sockopt::socket_domain(&descriptor).map_err(io("reading SO_DOMAIN"))?;
+        let protocol = sockopt::socket_protocol(&descriptor).map_err(io("reading SO_PROTOCOL"))?;
+        let protocol = protocol.map_or(0, |protocol| protocol.as_raw().get());
+        if domain != AddressFamily::NETLINK || isize::try_from(protocol) != Ok(bus.protocol()) {
+            return Err(open(io::Error::new(io::ErrorKind::InvalidInput, "it is a socket of another kind")));
+        }
+        #[expect(unsafe_code, reason = "the crate has no other way to take a descriptor")]
+        // SAFETY: the descriptor is open, is owned by nobody else from here on, and is closed by its new owner alone.
+        let inner = unsafe { netlink_sys::Socket::from_raw_fd(descriptor.into_raw_fd()) };
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        inner.get_address(&mut address).map_err(open)?;
+        // A late answer to somebody else must not be taken for one to us. Half of the numbers are left to count on.
+        let first = RandomState::new().build_hasher().finish() as u32 >> 1;
+        let sequence = AtomicU32::new(first.max(1));
+        let socket = Self { inner, port_id: address.port_number(), sequence, scratch: Mutex::default() };
+        let mut unread = Vec::new();
+        loop {
+            match socket.receive(&mut unread, Some(Duration::ZERO)) {
+                Ok(false) => return Ok(socket),
+                Ok(true) | Err(NetlinkError::Overrun | NetlinkError::Truncated { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same socket once more, for another part of this process. Their exchanges must not overlap.
+    pub fn try_clone(&self, bus: Bus) -> Result<Self, NetlinkError> {
+        let copy = self.as_fd().try_clone_to_owned();
+        Self::adopt(bus, copy.map_err(|source| NetlinkError::Open { bus, source })?)
     }
 
     /// Makes both buffers `bytes` large, over the limits `net.core.{w,r}mem_max` where `CAP_NET_ADMIN` allows it,

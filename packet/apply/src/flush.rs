@@ -169,7 +169,7 @@ impl Flushes {
 
 /// One look at all UDP connections; says how many were deleted.
 fn flush(touched: &Arc<Touched>, owner: &Sender) -> Result<u64, FlushError> {
-    delete_stale(touched, |flows, local| {
+    delete_stale(&Conntrack::open()?, touched, |flows, local| {
         let (touched, local) = (Arc::clone(touched), Arc::clone(local));
         owner.ask(|reply| Command::Judge { flows, touched, local, reply }).map_err(|_| FlushError::Stopped)
     })
@@ -177,10 +177,11 @@ fn flush(touched: &Arc<Touched>, owner: &Sender) -> Result<u64, FlushError> {
 
 /// Lists the connections that were touched, has them judged, some at a time, and deletes those that are stale.
 pub(crate) fn delete_stale(
+    conntrack: &Conntrack,
     touched: &Touched,
     judge: impl FnMut(Vec<Flow>, &Arc<HashSet<IpAddr>>) -> Result<Vec<bool>, FlushError>,
 ) -> Result<u64, FlushError> {
-    delete_judged(Protocol::Udp, |flow| touched.contains(flow), judge)
+    delete_judged_by(conntrack, Protocol::Udp, |flow| touched.contains(flow), judge)
 }
 
 /// Lists the connections of a protocol that `concerned` says yes to, has them judged, some at a time, and deletes those
@@ -188,9 +189,17 @@ pub(crate) fn delete_stale(
 pub(crate) fn delete_judged(
     protocol: Protocol,
     concerned: impl Fn(&Flow) -> bool,
+    judge: impl FnMut(Vec<Flow>, &Arc<HashSet<IpAddr>>) -> Result<Vec<bool>, FlushError>,
+) -> Result<u64, FlushError> {
+    delete_judged_by(&Conntrack::open()?, protocol, concerned, judge)
+}
+
+fn delete_judged_by(
+    conntrack: &Conntrack,
+    protocol: Protocol,
+    concerned: impl Fn(&Flow) -> bool,
     mut judge: impl FnMut(Vec<Flow>, &Arc<HashSet<IpAddr>>) -> Result<Vec<bool>, FlushError>,
 ) -> Result<u64, FlushError> {
-    let conntrack = Conntrack::open()?;
     let filter = conntrack::Filter::protocol(protocol);
     let found = conntrack.flows(filter, |flow| concerned(&as_planned(flow)))?;
     if found.is_empty() {

@@ -14,7 +14,9 @@ use std::{
     hash::{Hash as _, Hasher as _},
 };
 
+use ipnet::IpNet;
 use portolan_model::{Mapping, MappingKey};
+use portolan_netlink::{Bus, Socket, conntrack::Conntrack};
 use portolan_nft::{Kernel, Nft, Transaction};
 use portolan_plan::{
     Changes, Difference, Plan, PlanConfig, PlanError, SetId, Touched, concerned, concerned_by_flows, diff,
@@ -32,6 +34,8 @@ use crate::{
 pub struct OneShot<N = Kernel> {
     config: PlanConfig,
     nft: N,
+    /// Tracked connections by the same socket, where that outlives this process.
+    flows: Option<Conntrack>,
 }
 
 /// The state in which a change left the kernel, to be given to the next one: a number without further meaning. With it
@@ -59,7 +63,17 @@ impl OneShot {
     /// # Errors
     /// No socket could be had.
     pub fn open(config: PlanConfig) -> Result<Self, ApplyError> {
-        Ok(Self { config, nft: Kernel::open()? })
+        Ok(Self { config, nft: Kernel::open()?, flows: None })
+    }
+
+    /// Opens the door by a socket that was opened in this network namespace, perhaps by an earlier process. Whoever
+    /// keeps it open spares each process the close: [`Socket::adopt`].
+    ///
+    /// # Errors
+    /// The socket is none for netfilter.
+    pub fn over(config: PlanConfig, socket: Socket) -> Result<Self, ApplyError> {
+        let flows = socket.try_clone(Bus::Netfilter).map_err(nft_error)?;
+        Ok(Self { config, nft: Kernel::over(socket), flows: Some(Conntrack::over(flows)) })
     }
 }
 
@@ -115,6 +129,33 @@ impl<N: Nft> OneShot<N> {
             repaired = difference.found;
         }
         Ok(self.finish(generation, repaired, &touched, after))
+    }
+
+    /// Follows a configuration with other networks of instances ([`PlanConfig::local`]). The cost does not depend on how
+    /// many mappings there are; `mappings`, all that hold, is asked for only when the table has to be repaired.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub fn set_local(
+        &mut self,
+        local: Vec<IpNet>,
+        mappings: impl Fn() -> Vec<Mapping>,
+        known: Option<Known>,
+    ) -> Result<Done, ApplyError> {
+        let mut plan = Plan::new(self.config.clone())?;
+        let transaction = plan.set_local(local).transaction(&self.config);
+        let generation = self.nft.generation()?;
+        let trusted = known == Some(self.known(generation)) || self.is_in_shape()?;
+        let drifted = match if trusted { self.run(&transaction) } else { Ok(false) } {
+            Ok(made) => !made,
+            Err(error) if is_drift(&error) => true,
+            Err(error) => return Err(error.into()),
+        };
+        let before = std::mem::replace(&mut self.config, plan.config().clone());
+        if drifted {
+            return self.restore(&mappings()).inspect_err(|_| self.config = before);
+        }
+        Ok(self.finish(generation, Vec::new(), &Touched::default(), mappings))
     }
 
     /// Brings the table to these mappings, from whatever it is.
@@ -212,7 +253,15 @@ impl<N: Nft> OneShot<N> {
 
     fn flush(&self, touched: &Touched, mappings: impl Fn() -> Vec<Mapping>) -> Result<u64, FlushError> {
         let mut all = None;
-        delete_stale(touched, |flows, local| {
+        let opened;
+        let conntrack = match &self.flows {
+            Some(flows) => flows,
+            None => {
+                opened = Conntrack::open()?;
+                &opened
+            }
+        };
+        delete_stale(conntrack, touched, |flows, local| {
             let mappings = all.get_or_insert_with(&mappings);
             let plan = Plan::with(self.config.clone(), concerned_by_flows(mappings, &flows))?;
             let stale = |flow| plan.is_stale(flow, touched, |address| local.contains(&address));
@@ -226,6 +275,10 @@ impl<N: Nft> OneShot<N> {
         format!("{:?}", self.config).hash(&mut hasher);
         Known(hasher.finish() << 32 | u64::from(generation))
     }
+}
+
+fn nft_error(error: portolan_netlink::NetlinkError) -> ApplyError {
+    portolan_nft::Error::Socket(error.to_string()).into()
 }
 
 /// Changes the plan.

@@ -41,6 +41,16 @@ impl Kernel {
         Ok(Self { socket: Socket::open(Bus::Netfilter).map_err(socket)?, room: 0, destroy: None })
     }
 
+    /// By a socket for [`Bus::Netfilter`] that there is already.
+    pub const fn over(socket: Socket) -> Self {
+        Self { socket, room: 0, destroy: None }
+    }
+
+    /// The socket, for a process that goes on with it: [`Socket::adopt`].
+    pub const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// The socket's address, by which notifications name who changed something. Ours are those with this number.
     pub fn port_id(&self) -> u32 {
         self.socket.port_id()

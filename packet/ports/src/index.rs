@@ -16,8 +16,13 @@
 //! | quarantine | protocol, ports, until when, hash of the former owner |
 //! | memory, by hash | instance and port name as a hash, ports, last use |
 //! | networks | those that instances' addresses are in |
+//! | finds, by key | who is at an address, has a port or is a container: mapping or slot, ports |
+//!
+//! A key is a hash of what is searched for; of ports, those of a page of 32. So a search reads as much as it finds, and
+//! a few steps of a bisection, however long the tables are.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -33,13 +38,15 @@ use std::{
 use ipnet::IpNet;
 use portolan_model::{InstanceId, Mapping, PortRange, Protocol};
 
-use crate::{bitmap::Bitmap, journal::Place};
+use crate::{bitmap::Bitmap, journal::Place, leases::octets};
 
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use write::Writer;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"ptlnidx1");
+const MAGIC: u64 = u64::from_le_bytes(*b"ptlnidx2");
 /// The tables, by number, and how wide their rows are.
 const TAKEN: usize = 0;
 const SLOTS: usize = 1;
@@ -48,8 +55,11 @@ const ADDRESSES: usize = 3;
 const QUARANTINE: usize = 4;
 const MEMORIES: usize = 5;
 const NETWORKS: usize = 6;
-const TABLES: usize = 7;
-const WIDTHS: [usize; TABLES] = [Bitmap::BYTES, 32, 48, 20, 24, 24, 18];
+const FINDS: usize = 7;
+const TABLES: usize = 8;
+const WIDTHS: [usize; TABLES] = [Bitmap::BYTES, 32, 48, 20, 24, 24, 18, 16];
+/// How many rows are read at once at the end of a bisection: a page of memory of them.
+const NEAR: usize = 256;
 /// Magic, checksum of the header, journal, journal's length; then for each table how many rows, and a checksum.
 const COUNTS: usize = 32;
 const SUMS: usize = COUNTS + 8 * TABLES;
@@ -99,6 +109,41 @@ pub fn hash(words: &[&str]) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     hash.max(1)
+}
+
+/// What is searched for in the table of finds, as a number.
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    Address(IpAddr),
+    Page(Protocol, u16),
+    Container(u64),
+}
+
+impl Key {
+    /// Ports in a page.
+    const PAGE: u16 = 32;
+
+    /// The pages that a range has a part in.
+    fn pages(protocol: Protocol, range: PortRange) -> impl Iterator<Item = Self> {
+        (range.first() / Self::PAGE..=range.last() / Self::PAGE).map(move |page| Self::Page(protocol, page))
+    }
+
+    /// The same in every process and version. Others may have it too: what is found has to be compared.
+    fn hash(self) -> u64 {
+        let (kind, words) = match self {
+            Self::Address(address) => {
+                let octets = u128::from_be_bytes(octets(address));
+                (1, [octets as u64, (octets >> 64) as u64])
+            }
+            Self::Page(protocol, page) => (2, [protocol as u64, page.into()]),
+            Self::Container(hash) => (3, [hash, 0]),
+        };
+        // The end of murmur3: each bit of the words changes half of those of the result.
+        words.into_iter().fold(kind, |hash: u64, word| {
+            let mixed = (hash.rotate_left(29) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53)
+        })
+    }
 }
 
 /// Enough to find a file that is not what was written; nobody is to be kept from forging it.
@@ -224,8 +269,8 @@ impl Index {
     /// The leases that may be this container's.
     pub fn of_container(&self, container: &str) -> impl Iterator<Item = usize> {
         let wanted = hash(&[container]);
-        let slots = self.table(SLOTS).chunks_exact(WIDTHS[SLOTS]).enumerate();
-        slots.filter(move |(_, row)| number(row, 8) == wanted).map(|(row, _)| row)
+        let found = self.find(Key::Container(wanted)).into_iter().map(|found| found.row);
+        found.filter(move |&row| row < self.len() && self.slot(row).container == wanted)
     }
 
     /// All mappings, with the slot of the lease.
@@ -240,21 +285,44 @@ impl Index {
         v6: &[Ipv6Addr],
         ports: &[(Protocol, PortRange)],
     ) -> impl Iterator<Item = (usize, Mapping)> {
-        let v4: Vec<[u8; 4]> = v4.iter().map(|address| u32::from(*address).to_le_bytes()).collect();
-        let v6: Vec<[u8; 16]> = v6.iter().map(|address| u128::from(*address).to_le_bytes()).collect();
-        let ports: Vec<_> =
-            ports.iter().map(|(protocol, range)| (*protocol as u8, range.first(), range.last())).collect();
-        let rows = self.table(MAPPINGS).chunks_exact(WIDTHS[MAPPINGS]);
-        // Without making mappings of all of them: there are many.
-        let concerned = rows.filter(move |row| {
-            let (first, last) = (quarter(row, 6), quarter(row, 8));
-            v4.iter().any(|address| row[28..32] == *address)
-                || v6.iter().any(|address| row[32..48] == *address)
+        let addresses = v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6));
+        let mut found: BTreeSet<usize> =
+            addresses.flat_map(|address| self.find(Key::Address(address))).map(|found| found.row).collect();
+        for &(protocol, range) in ports {
+            let on_pages = Key::pages(protocol, range).flat_map(|page| self.find(page));
+            found.extend(
+                on_pages.filter(|one| one.range.is_some_and(|own| own.overlaps(range))).map(|one| one.row),
+            );
+        }
+        let concerned = move |mapping: &Mapping| {
+            mapping.v4.is_some_and(|own| v4.contains(&own))
+                || mapping.v6.is_some_and(|own| v6.contains(&own))
                 || ports
                     .iter()
-                    .any(|(protocol, from, to)| row[4] == *protocol && first <= *to && *from <= last)
-        });
-        concerned.filter_map(mapping)
+                    .any(|(protocol, range)| mapping.protocol == *protocol && range.overlaps(mapping.host))
+        };
+        let rows = found.into_iter().filter(|row| *row < self.rows(MAPPINGS));
+        let mappings = rows.filter_map(|row| mapping(&self.row::<{ WIDTHS[MAPPINGS] }>(MAPPINGS, row)));
+        mappings.filter(move |(_, mapping)| concerned(mapping))
+    }
+
+    /// What the table of finds has under a key.
+    fn find(&self, key: Key) -> Vec<Found> {
+        const WIDTH: usize = WIDTHS[FINDS];
+        let (wanted, rows) = (key.hash(), self.rows(FINDS));
+        let mut row = self.first::<WIDTH>(FINDS, wanted);
+        let mut found = Vec::new();
+        while row < rows {
+            let some = self.some(FINDS, row, NEAR.min(rows - row));
+            for one in some.chunks_exact(WIDTH) {
+                if number(one, 0) != wanted {
+                    return found;
+                }
+                found.push(Found { row: half(one, 8) as usize, range: range(one, 12) });
+            }
+            row += NEAR;
+        }
+        found
     }
 
     /// Ports that are taken on one address, once for each who has it.
@@ -295,15 +363,38 @@ impl Index {
             .filter_map(|row| IpNet::new(address(row, 2, row[0]), row[1]).ok())
     }
 
+    /// Some rows of a table, from the table if it was read and from the file if not.
+    fn some(&self, table: usize, row: usize, count: usize) -> Vec<u8> {
+        let (from, length) = (row * WIDTHS[table], count * WIDTHS[table]);
+        if let Some(all) = self.tables[table].get() {
+            return all[from..][..length].to_vec();
+        }
+        let mut bytes = vec![0; length];
+        if self.file.read_exact_at(&mut bytes, self.starts[table] + from as u64).is_err() {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        bytes
+    }
+
     /// The first row of a table, ordered by the hash that it begins with, whose hash is not lower.
     fn first<const N: usize>(&self, table: usize, wanted: u64) -> usize {
         let (mut low, mut high) = (0, self.rows(table));
-        while low < high {
+        while high - low > NEAR {
             let middle = usize::midpoint(low, high);
             if number(&self.row::<N>(table, middle), 0) < wanted { low = middle + 1 } else { high = middle }
         }
-        low
+        let near = self.some(table, low, high - low);
+        let lower = |row: &&[u8]| number(row, 0) < wanted;
+        low + near.chunks_exact(N).take_while(lower).count()
     }
+}
+
+/// A row of the table of finds.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    row: usize,
+    /// The ports of a mapping.
+    range: Option<PortRange>,
 }
 
 /// Where the tables begin and the last one ends, by the counts in the header.

@@ -7,7 +7,13 @@
 //! Everything blocks, for a fraction of a millisecond (one bind and one fdatasync), and takes `&mut self`: one thread
 //! owns it and others send it their requests.
 
-use std::{collections::BTreeSet, fs::File, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use portolan_model::{Incarnation, InstanceId, Mapping, PortName, PortRequest, Protocol, PublishedPort};
@@ -203,6 +209,16 @@ impl Ports {
     /// Ends a [`Ports::borrow`].
     pub fn give_back(&mut self, hold: Hold) -> Result<(), PortsError> {
         Ok(self.holder.give_back(hold)?)
+    }
+
+    /// Leaves a descriptor with the holder for a later process: [`HolderClient::keep`].
+    pub fn keep(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), PortsError> {
+        Ok(self.holder.keep(name, descriptor)?)
+    }
+
+    /// What an earlier process has [left](Ports::keep).
+    pub fn kept(&mut self, name: &str) -> Result<Option<OwnedFd>, PortsError> {
+        Ok(self.holder.kept(name)?)
     }
 
     /// All leases, by name.

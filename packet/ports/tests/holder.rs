@@ -5,7 +5,10 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{TcpStream, UdpSocket},
-    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
+    },
     process::Command,
     time::Duration,
 };
@@ -138,6 +141,33 @@ fn a_taken_socket_can_listen_without_a_gap() {
         assert_eq!(udp.recv(&mut buffer).unwrap(), 9000, "a receive buffer of normal size");
         assert_eq!(client.take(hold("20000/tcp")).unwrap().map(|_| ()), None);
         assert_eq!(client.count().unwrap(), 0);
+    });
+}
+
+#[test]
+fn what_a_client_leaves_is_there_for_the_next_one() {
+    need_root!();
+    private_namespace(|| {
+        let folder = Holders::new();
+        let mut first = connect(folder.path(), &[]);
+        assert!(first.kept("door").unwrap().is_none());
+        let (mut near, far) = UnixStream::pair().unwrap();
+        first.keep("door", far.as_fd()).unwrap();
+        drop((first, far));
+        let mut second = connect(folder.path(), &[]);
+        let mut kept = UnixStream::from(second.kept("door").unwrap().unwrap());
+        assert!(second.kept("window").unwrap().is_none());
+        kept.write_all(b"here").unwrap();
+        let mut said = [0; 4];
+        near.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"here");
+        // It is open as long as the holder keeps it, and no longer.
+        drop(kept);
+        near.set_nonblocking(true).unwrap();
+        assert_eq!(near.read(&mut said).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let (_, other) = UnixStream::pair().unwrap();
+        second.keep("door", other.as_fd()).unwrap();
+        eventually(Duration::from_secs(5), || matches!(near.read(&mut said), Ok(0)));
     });
 }
 

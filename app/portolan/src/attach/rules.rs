@@ -2,6 +2,7 @@
 
 use portolan_apply::{ApplyError, DataPlane, Known, OneShot, PlanConfig, PlanError, Stats};
 use portolan_model::{Mapping, MappingKey};
+use portolan_netlink::Socket;
 
 /// How the rules are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,12 @@ impl Rules {
     }
 
     /// Changes nothing yet: the kernel is as `known` says, or is looked at with the first change.
-    pub(super) fn trust(config: PlanConfig, known: Option<Known>) -> Result<Self, ApplyError> {
-        let door = Box::new(OneShot::open(config.clone())?);
+    pub(super) fn trust(
+        config: PlanConfig,
+        socket: Socket,
+        known: Option<Known>,
+    ) -> Result<Self, ApplyError> {
+        let door = Box::new(OneShot::over(config.clone(), socket)?);
         Ok(Self::OneShot { door, config, known })
     }
 
@@ -89,12 +94,18 @@ impl Rules {
     pub(super) fn reconfigure(
         &mut self,
         new: PlanConfig,
-        mappings: impl FnOnce() -> Vec<Mapping>,
+        mappings: impl Fn() -> Vec<Mapping>,
     ) -> Result<(), ApplyError> {
         match self {
             Self::Live { config, .. } | Self::OneShot { config, .. } if *config == new => return Ok(()),
             Self::Live { door, config } => {
                 door.reconfigure(new.clone())?;
+                *config = new;
+            }
+            Self::OneShot { door, config, known }
+                if *config == (PlanConfig { local: config.local.clone(), ..new.clone() }) =>
+            {
+                *known = door.set_local(new.local.clone(), mappings, known.take())?.known;
                 *config = new;
             }
             Self::OneShot { door, config, known } => {

@@ -95,3 +95,22 @@ fn a_batch_of_megabytes_goes_through_after_its_buffers_were_forced_and_says_so_b
     socket.force_buffers(batch.len()).unwrap();
     socket.exchange(batch.as_bytes(), last, |_| {}).unwrap();
 }
+
+#[test]
+fn a_socket_goes_on_where_another_process_left_it() {
+    let first = Socket::open(Bus::Route).unwrap();
+    let mut writer = MessageWriter::new();
+    writer.begin(RTM_GETLINK, REQUEST | crate::message::DUMP, first.next_sequence());
+    writer.raw(&[0; LINK]);
+    writer.finish().unwrap();
+    // Its process is killed before it has read the answer.
+    first.send(writer.as_bytes()).unwrap();
+    let second = first.try_clone(Bus::Route).unwrap();
+    assert_eq!(second.port_id(), first.port_id());
+    drop(first);
+    let links = second.dump(RTM_GETLINK, |w| w.raw(&[0; LINK]), || 0, |count, _| *count += 1).unwrap();
+    assert!(links > 0);
+    let copy = second.as_fd().try_clone_to_owned().unwrap();
+    let error = Socket::adopt(Bus::Netfilter, copy).unwrap_err();
+    assert!(error.to_string().contains("another kind"), "{error}");
+}

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fmt,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::Child,
     time::Duration,
@@ -252,6 +252,35 @@ impl HolderClient {
             }
         }
         Ok(None)
+    }
+
+    /// How many ports were held when this client connected.
+    pub fn found(&self) -> usize {
+        self.shards.iter().flatten().map(|shard| shard.held).sum()
+    }
+
+    /// Leaves a descriptor with the first holder for a later process, in place of what has this name. A holder of an
+    /// earlier version keeps nothing.
+    pub fn keep(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), HolderError> {
+        let shard = self.shard(0)?;
+        if !shard.keeps {
+            return Ok(());
+        }
+        match shard.ask_with(&Request::Keep(name.to_owned()), Some(descriptor))? {
+            (Reply::Done { .. }, _) => Ok(()),
+            (answer, _) => Err(self.confused(0, &answer)),
+        }
+    }
+
+    /// What an earlier process has [left](HolderClient::keep).
+    pub fn kept(&mut self, name: &str) -> Result<Option<OwnedFd>, HolderError> {
+        if !self.shard(0)?.keeps {
+            return Ok(None);
+        }
+        match self.ask(0, &Request::Kept(name.to_owned()))? {
+            (Reply::Taken { .. }, fd) => Ok(fd),
+            (answer, _) => Err(self.confused(0, &answer)),
+        }
     }
 
     /// Ends every holder, and with them every hold.

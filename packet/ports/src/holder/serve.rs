@@ -38,6 +38,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const SPARE: usize = 32;
 /// Connections at a time. `up` has one; the others are people who look.
 const CONNECTIONS: usize = 16;
+/// Descriptors that are kept for clients at most: one for each network namespace that a client came from.
+const KEPT: usize = 4;
 /// A client that does not read its answer for so long is let go.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -101,6 +103,8 @@ struct Server {
     socket: (PathBuf, Option<(u64, u64)>),
     connections: Vec<Connection>,
     held: Held,
+    /// What clients left for the next ones, the oldest first.
+    kept: Vec<(String, OwnedFd)>,
     idle: Option<Duration>,
     abandoned: Option<Duration>,
     lonely_since: Instant,
@@ -155,6 +159,7 @@ impl Server {
             socket,
             connections: Vec::new(),
             held: Held::new(options.limit.map_or(files, |limit| limit.min(files))),
+            kept: Vec::new(),
             idle: options.idle,
             abandoned: options.abandoned,
             lonely_since: Instant::now(),
@@ -250,9 +255,9 @@ impl Server {
             Ok(false) | Err(_) => return false,
         }
         loop {
-            let request = match connection.inbox.take::<Request>() {
+            let (request, fd) = match connection.inbox.take::<Request>() {
                 Ok(None) => return true,
-                Ok(Some((request, _))) => request,
+                Ok(Some(request)) => request,
                 Err(error) => {
                     let _ = send(&connection.stream, &Reply::Bad(error.to_string()), None);
                     return false;
@@ -263,7 +268,7 @@ impl Server {
                 Request::GiveBack(hold) => connection.lent.retain(|lent| lent != hold),
                 _ => {}
             }
-            let (reply, fd) = self.answer(request);
+            let (reply, fd) = self.answer(request, fd);
             if !self.held.has_much_to_close() {
                 self.held.close_released();
             }
@@ -276,13 +281,14 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, request: Request) -> (Reply, Option<OwnedFd>) {
+    fn answer(&mut self, request: Request, fd: Option<OwnedFd>) -> (Reply, Option<OwnedFd>) {
         let reply = match request {
             Request::Hello => Reply::Hello {
                 version: VERSION,
                 pid: std::process::id(),
                 held: self.held.count(),
                 room: self.held.room(),
+                keeps: true,
             },
             Request::Hold(holds) => self.held.hold(&holds),
             Request::Release(holds) => {
@@ -296,12 +302,28 @@ impl Server {
                 self.held.give_back(hold);
                 Reply::Done { count: 1, room: self.held.room() }
             }
+            Request::Keep(name) => {
+                self.keep(name, fd);
+                Reply::Done { count: 0, room: self.held.room() }
+            }
+            Request::Kept(name) => {
+                let kept = self.kept.iter().find(|(own, _)| *own == name);
+                let copy = kept.and_then(|(_, fd)| fd.try_clone().ok());
+                return (Reply::Taken { socket: copy.is_some() }, copy);
+            }
             Request::Shutdown => {
                 self.ending = true;
                 Reply::Done { count: self.held.count(), room: 0 }
             }
         };
         (reply, None)
+    }
+
+    fn keep(&mut self, name: String, fd: Option<OwnedFd>) {
+        self.kept.retain(|(own, _)| *own != name);
+        self.kept.extend(fd.map(|fd| (name, fd)));
+        let many = self.kept.len().saturating_sub(KEPT);
+        self.kept.drain(..many);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Read as _},
     os::{
-        fd::OwnedFd,
+        fd::{BorrowedFd, OwnedFd},
         unix::{fs::OpenOptionsExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
@@ -107,6 +107,10 @@ pub(super) struct Shard {
     inbox: Inbox,
     /// How many sockets it could still take when it last said so.
     pub(super) room: usize,
+    /// How many ports it held when it was connected to.
+    pub(super) held: usize,
+    /// Whether it keeps descriptors for its clients.
+    pub(super) keeps: bool,
     pub(super) pid: u32,
     /// Kept to be waited for, when this process started it.
     pub(super) child: Option<Child>,
@@ -124,10 +128,11 @@ impl Shard {
         stream.set_read_timeout(Some(ANSWER)).map_err(fail)?;
         stream.set_write_timeout(Some(ANSWER)).map_err(fail)?;
         let path = path.to_owned();
-        let mut shard = Self { path, stream, inbox: Inbox::default(), room: 0, pid: 0, child: None };
+        let inbox = Inbox::default();
+        let mut shard = Self { path, stream, inbox, room: 0, held: 0, keeps: false, pid: 0, child: None };
         match shard.ask(&Request::Hello) {
-            Ok((Reply::Hello { version: VERSION, pid, room, .. }, _)) => {
-                (shard.pid, shard.room) = (pid, room);
+            Ok((Reply::Hello { version: VERSION, pid, room, held, keeps }, _)) => {
+                (shard.pid, shard.room, shard.held, shard.keeps) = (pid, room, held, keeps);
                 Ok(Some(shard))
             }
             Ok((Reply::Hello { version: theirs, pid, .. }, _)) => {
@@ -185,8 +190,17 @@ impl Shard {
 
     /// Sends `request` and waits for the answer.
     pub(super) fn ask(&mut self, request: &Request) -> Result<(Reply, Option<OwnedFd>), HolderError> {
+        self.ask_with(request, None)
+    }
+
+    /// The same with a descriptor.
+    pub(super) fn ask_with(
+        &mut self,
+        request: &Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(Reply, Option<OwnedFd>), HolderError> {
         let lost = |path: &Path, source| HolderError::Lost { path: path.to_owned(), source };
-        send(&self.stream, request, None).map_err(|error| lost(&self.path, error))?;
+        send(&self.stream, request, fd).map_err(|error| lost(&self.path, error))?;
         loop {
             if let Some((reply, fd)) = self.inbox.take().map_err(|error| lost(&self.path, error))? {
                 if let Reply::Done { room, .. } | Reply::Full { room } = reply {

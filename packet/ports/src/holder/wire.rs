@@ -48,6 +48,12 @@ pub enum Request {
     /// I am done with a borrowed socket: it is only bound again. [`Reply::Done`].
     #[serde(rename = "give-back")]
     GiveBack(Hold),
+    /// Keep the descriptor that comes with this frame under this name, in place of what had it. [`Reply::Done`]. For
+    /// processes that live for one call, and leave something open for the next one. [`Reply::Hello`] says whether the
+    /// holder can.
+    Keep(String),
+    /// Give me a duplicate of what is kept under this name. [`Reply::Taken`].
+    Kept(String),
     /// Let go of everything and end. [`Reply::Done`] first.
     Shutdown,
 }
@@ -66,6 +72,9 @@ pub enum Reply {
         held: usize,
         /// Sockets that can be added.
         room: usize,
+        /// Whether it understands [`Request::Keep`] and [`Request::Kept`], which are younger than the others.
+        #[serde(default)]
+        keeps: bool,
     },
     /// Done; how many ports it concerned, and how many sockets can still be added.
     Done {

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use portolan_model::{Mapping, PortRange, Protocol};
 
 use super::{
-    ADDRESSES, HEADER, Kept, MAGIC, MAPPINGS, MEMORIES, NETWORKS, QUARANTINE, SLOTS, Slot, TABLES, TAKEN,
-    WIDTHS, checksum,
+    ADDRESSES, FINDS, HEADER, Kept, Key, MAGIC, MAPPINGS, MEMORIES, NETWORKS, QUARANTINE, SLOTS, Slot,
+    TABLES, TAKEN, WIDTHS, checksum,
 };
 use crate::{bitmap::Bitmap, leases::octets};
 
@@ -81,8 +81,25 @@ impl Writer {
             to.extend(slot.place.length.to_le_bytes());
             to.extend(u32::from(slot.held).to_le_bytes());
         }
-        for (id, mapping) in &self.mappings {
+        let mut finds: Vec<(u64, u32, Option<PortRange>)> = Vec::with_capacity(3 * self.mappings.len());
+        for (row, (slot, _)) in self.slots.iter().enumerate().filter(|(_, (slot, _))| slot.container != 0) {
+            finds.push((Key::Container(slot.container).hash(), row as u32, None));
+        }
+        for (row, (id, mapping)) in self.mappings.iter().enumerate() {
             put_mapping(&mut tables[MAPPINGS], places[*id as usize], mapping);
+            let addresses = mapping.v4.map(IpAddr::V4).into_iter().chain(mapping.v6.map(IpAddr::V6));
+            let keys = addresses.map(Key::Address).chain(Key::pages(mapping.protocol, mapping.host));
+            finds.extend(keys.map(|key| (key.hash(), row as u32, Some(mapping.host))));
+        }
+        finds.sort_unstable_by_key(|(key, row, _)| (*key, *row));
+        for (key, row, range) in finds {
+            let to = &mut tables[FINDS];
+            to.extend(key.to_le_bytes());
+            to.extend(row.to_le_bytes());
+            match range {
+                Some(range) => put_ports(to, range),
+                None => to.extend([0; 4]),
+            }
         }
         for (protocol, port, address) in self.addresses {
             let to = &mut tables[ADDRESSES];

@@ -234,8 +234,9 @@ pub(super) fn lock(folder: &Path, patience: Duration) -> Result<File, PortsError
     }
     match locked {
         Ok(()) => {
-            // For the error message of a second process. Nothing depends on it.
-            let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            // For the error message of a second process. Nothing depends on it. Always as long as the longest one, so that
+            // what was there before is gone without a truncation, which frees a block of the disk each time.
+            let _ = write!(file, "{:<10}", std::process::id());
             Ok(file)
         }
         Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -224,9 +224,9 @@ fn resume(
         reservation = Some(found);
     }
     let socket = config.holder_socket.clone().unwrap_or_else(|| config.folder.join("holder.sock"));
-    let mut holder = HolderClient::open(config.holder.clone(), &socket).map_err(io::Error::other)?;
+    let holder = HolderClient::open(config.holder.clone(), &socket).map_err(io::Error::other)?;
     // Another holder, which has been started since, holds nothing.
-    if holder.count().map_err(io::Error::other)? as u64 != rest.held {
+    if holder.found() as u64 != rest.held {
         return Ok(None);
     }
     Ok(Some(Ports {
