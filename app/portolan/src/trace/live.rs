@@ -93,7 +93,7 @@ fn collect(wait: Duration, tracer: &mut Tracer, following: Following<'_>) -> any
         match tracer.next(patience)? {
             Some(event) => {
                 drop(following.take());
-                if events.first().is_none_or(|first| first.id == event.id) {
+                if events.is_empty() || event.is_of(&events) {
                     events.push(event);
                 }
             }

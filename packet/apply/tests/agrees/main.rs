@@ -1,6 +1,6 @@
 //! The kernel, the plan in memory and the reference agree: real packets between namespaces, through the table that
 //! [`ServicePlane`] writes.
-#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, dead_code)]
 
 #[path = "../../../services/tests/agree/mod.rs"]
 mod agree;
