@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use portolan_testkit::net::Namespace;
 use serde_json::Value;
 
-use super::{child, objects::Size, sizes};
+use super::{child, cost, objects::Size, sizes};
 use crate::{
     Options,
     stats::{Samples, ratio, show},
@@ -24,7 +24,8 @@ pub(crate) fn measure(options: Options) -> Result<String> {
         "the floor",
         "against the floor",
         "processor",
-        "longest transaction",
+        "others waited, p99",
+        "at most",
         "peak memory",
         "restart, unchanged",
     ]);
@@ -43,7 +44,8 @@ pub(crate) fn measure(options: Options) -> Result<String> {
             seen.floor.median_and_spread(),
             ratio(&seen.floor, &seen.plane),
             seen.processor.median_and_spread(),
-            seen.longest.longest(),
+            show(seen.lock.p99),
+            show(seen.lock.longest),
             megabytes(seen.peak),
             seen.again.median_and_spread(),
         ]);
@@ -60,8 +62,9 @@ pub(crate) fn measure(options: Options) -> Result<String> {
         "## Services\n\n\
          The data plane by itself, in a process of its own: from nothing to all Services in the kernel, in\n\
          transactions of which none keeps others from changing rules for long. The floor is the same elements, made\n\
-         beforehand, in one netlink transaction, for whose whole time nobody else can change or list a rule. A\n\
-         restart compares everything and writes nothing.\n\n{}\n\
+         beforehand, in one netlink transaction, for whose whole time nobody else can change or list a rule. Others\n\
+         wait: somebody in the same network namespace begins a transaction every 2 ms meanwhile. A restart compares\n\
+         everything and writes nothing.\n\n{}\n\
          One change, while as many Services are there: from the event to the kernel's answer.\n\n{}",
         table.markdown(),
         changes.markdown()
@@ -73,7 +76,7 @@ struct Seen {
     plane: Samples,
     floor: Samples,
     processor: Samples,
-    longest: Samples,
+    lock: cost::Lock,
     again: Samples,
     new: Samples,
     endpoint: Samples,
@@ -87,18 +90,18 @@ impl Seen {
             &mut self.plane,
             &mut self.floor,
             &mut self.processor,
-            &mut self.longest,
             &mut self.again,
             &mut self.new,
             &mut self.endpoint,
         ];
         samples.into_iter().for_each(Samples::begin_round);
-        let floor = run("floor", size)?;
+        let (floor, _) = run("floor", size)?;
         self.floor.add(time(&floor["wall"])?);
-        let plane = run("plane", size)?;
+        let (plane, lock) = run("plane", size)?;
         self.plane.add(time(&plane["wall"])?);
         self.processor.add(time(&plane["processor"])?);
-        self.longest.add(time(&plane["longest"])?);
+        self.lock.longest = self.lock.longest.max(lock.longest);
+        self.lock.p99 = self.lock.p99.max(lock.p99);
         self.again.add(time(&plane["again"])?);
         for (samples, key) in [(&mut self.new, "new"), (&mut self.endpoint, "endpoint")] {
             for one in plane[key].as_array().context("no times")? {
@@ -116,16 +119,19 @@ fn time(value: &Value) -> Result<Duration> {
 }
 
 /// Runs a child in a namespace of its own.
-fn run(what: &str, size: Size) -> Result<Value> {
+fn run(what: &str, size: Size) -> Result<(Value, cost::Lock)> {
     let node = Namespace::new();
+    let knocks = cost::Knocks::start(&node)?;
     let program = std::env::current_exe().context("who am I?")?;
     let mut command = node.command(&program.to_string_lossy());
     command.args([child::WORD, what, &size.services.to_string(), &size.endpoints.to_string()]);
-    let output = command.output().context("cannot start a child")?;
+    let output = command.output();
+    let lock = knocks.stop();
+    let output = output.context("cannot start a child")?;
     if !output.status.success() {
         bail!("{what} {size:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    Ok((serde_json::from_slice(&output.stdout)?, lock))
 }
 
 /// `1.5 MB`.

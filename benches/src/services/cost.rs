@@ -16,6 +16,8 @@ use portolan_testkit::net::Namespace;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(20);
+/// Between two knocks.
+const KNOCK: Duration = Duration::from_millis(2);
 
 /// What was seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,28 +26,69 @@ pub(crate) struct Cost {
     pub(crate) processor: Duration,
     /// The most memory of the program and its children at one time, in bytes.
     pub(crate) memory: u64,
-    /// The longest that somebody else waited for a transaction of its own in the same network namespace.
-    pub(crate) lock: Duration,
+    /// How long somebody else waited for a transaction of its own in the same network namespace.
+    pub(crate) lock: Lock,
+}
+
+/// How long a lock was held, as others saw it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lock {
+    /// At most.
+    pub(crate) longest: Duration,
+    /// The 99th percentile of all who knocked.
+    pub(crate) p99: Duration,
+}
+
+/// Knocks at the lock of a network namespace until it is told to stop.
+pub(crate) struct Knocks {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Duration>>,
+}
+
+impl Knocks {
+    /// Begins.
+    pub(crate) fn start(node: &Namespace) -> Result<Self> {
+        let mut nft = node.run(Kernel::open).context("no nftables")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut waited = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                waited.push(knock(&mut nft));
+                std::thread::sleep(KNOCK);
+            }
+            waited
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// What was seen.
+    pub(crate) fn stop(self) -> Lock {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut waited = self.thread.join().unwrap_or_default();
+        waited.sort_unstable();
+        let at = |percent: usize| waited.get((waited.len() * percent).div_ceil(100).saturating_sub(1));
+        Lock { longest: at(100).copied().unwrap_or_default(), p99: at(99).copied().unwrap_or_default() }
+    }
 }
 
 /// Looks at a process until it is told to stop.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Cost>>,
-    threads: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
+    knocks: Knocks,
 }
 
 impl Watch {
     /// Begins to look at this process, which works in `node`.
     pub(crate) fn start(process: u32, node: &Namespace) -> Result<Self> {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Cost::default())));
-        let nft = node.run(Kernel::open).context("no nftables")?;
-        let mut threads = Vec::new();
         let (stopped, cost) = (Arc::clone(&stop), Arc::clone(&seen));
-        threads.push(std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let before = processor(process);
             while !stopped.load(Ordering::Relaxed) {
-                let now = memory(process);
+                let now = memory(process).max(peak(process));
                 let used = processor(process).saturating_sub(before);
                 {
                     let mut cost = cost.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,29 +97,16 @@ impl Watch {
                 }
                 std::thread::sleep(EVERY);
             }
-        }));
-        let (stopped, cost) = (Arc::clone(&stop), Arc::clone(&seen));
-        threads.push(std::thread::spawn(move || {
-            let mut nft = nft;
-            while !stopped.load(Ordering::Relaxed) {
-                let waited = knock(&mut nft);
-                {
-                    let mut cost = cost.lock().unwrap_or_else(PoisonError::into_inner);
-                    cost.lock = cost.lock.max(waited);
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }));
-        Ok(Self { stop, seen, threads })
+        });
+        Ok(Self { stop, seen, thread, knocks: Knocks::start(node)? })
     }
 
     /// What was seen.
     pub(crate) fn stop(self) -> Cost {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            let _ = thread.join();
-        }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        let _ = self.thread.join();
+        let lock = self.knocks.stop();
+        Cost { lock, ..*self.seen.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 }
 
@@ -117,9 +147,18 @@ pub(crate) fn memory(process: u32) -> u64 {
     sum
 }
 
+/// The most that was ever resident of a process alone.
+pub(crate) fn peak(process: u32) -> u64 {
+    of_status(process, "VmHWM:")
+}
+
 fn resident(process: u32) -> u64 {
+    of_status(process, "VmRSS:")
+}
+
+fn of_status(process: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }

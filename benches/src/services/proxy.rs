@@ -77,4 +77,4 @@ pub(crate) fn start(which: Which, place: &Place, cluster: &Cluster) -> Result<Ru
 }
 
 /// How long a proxy may take to be ready, before it is said to take longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
