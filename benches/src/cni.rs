@@ -29,6 +29,9 @@ use crate::{
     table::{Table, thousands},
 };
 
+mod floor;
+mod networks;
+
 /// Calls of ours in a round.
 const OURS: usize = 40;
 /// Calls of portmap in a round, if [`BUDGET`] allows.
@@ -65,10 +68,12 @@ pub(crate) fn measure(options: Options) -> Result<String> {
         "## A call of the CNI plugin\n\n\
          From the start of the plugin's process to its end, static TCP ports that keep their numbers; those that exist\n\
          already are led to another number, which makes each a mapping of its own. A process that does nothing (`true`)\n\
-         takes {} here. A dash: too few samples for a 99th percentile. portmap is left out where one call takes longer than {} s.\n\n{}\n{needs}",
+         takes {} here. A dash: too few samples for a 99th percentile. portmap is left out where one call takes longer than {} s. A block of 1,000 ports is held by as many sockets, so\n\
+         what a program takes that only binds them stands beside it.\n\n{}\n{}\n{needs}",
         floor(options)?.median_and_spread(),
         PATIENCE.as_secs(),
         table.markdown(),
+        networks::measure(options)?,
     ))
 }
 
@@ -99,6 +104,7 @@ fn compare(
 ) -> Result<()> {
     let mut mine = [Times::default(), Times::default()];
     let mut theirs = [Times::default(), Times::default()];
+    let mut floor = Times::default();
     // 1,000 ports are some 6,000 processes to its iptables back end.
     let asked = |backend| backend == Backend::Nftables || ports.count() <= EACH;
     let peers =
@@ -106,6 +112,9 @@ fn compare(
     for _ in 0..options.rounds() {
         for (ours, times) in ours.iter().zip(&mut mine) {
             round(times, OURS, |container, verb| ours.call(verb, container, ports))?;
+        }
+        if ports.count() >= floor::MANY {
+            floor::round(&mut floor, OURS, &ours[0].node, ports)?;
         }
         for (peer, times) in peers.iter().zip(&mut theirs) {
             if let Ok(peer) = peer
@@ -135,6 +144,9 @@ fn compare(
     };
     for (ours, times) in ours.iter().zip(&mine) {
         row(ours.heading, times);
+    }
+    if floor.add.count() > 0 {
+        row(floor::NAME, &floor);
     }
     for (peer, times) in peers.iter().zip(&theirs) {
         match peer {
