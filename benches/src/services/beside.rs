@@ -222,8 +222,19 @@ fn add_node(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// How long the first write of everything took, as the proxy's metric says.
+/// How long the first write of everything took, as the proxy's metric says a moment after it serves.
 fn first_write(place: &Place) -> Option<Duration> {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        if let Some(took) = told_first_write(place) {
+            return Some(took);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+fn told_first_write(place: &Place) -> Option<Duration> {
     let page = place.metrics()?;
     let sums =
         page.lines().filter(|line| line.starts_with("kubeproxy_sync_full_proxy_rules_duration_seconds_sum"));
