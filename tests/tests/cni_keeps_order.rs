@@ -129,6 +129,32 @@ fn ten_at_once_come_and_go_and_leave_nothing() {
 }
 
 #[test]
+fn calls_leave_one_socket_open_however_many_they_are() {
+    need_root!();
+    let host = Host::new();
+    let container = host.container();
+    let config = host.config(json!([mapping(18080, 80)]));
+    // proc_pid_net(5) has no words for it: the second column is the protocol (12 is NETLINK_NETFILTER), the third the
+    // address, which is 0 for the kernel's own.
+    let sockets = || {
+        let all = programs::run(host.node.command("cat").arg("/proc/net/netlink"));
+        let is_ours = |line: &&str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.get(1) == Some(&"12") && fields.get(2) != Some(&"0")
+        };
+        all.lines().filter(is_ours).count()
+    };
+    for _ in 0..4 {
+        host.call("ADD", &container, &config).ok();
+        assert!(host.rules().contains("18080"));
+        host.call("DEL", &container, &config).ok();
+        assert!(!host.rules().contains("18080"));
+    }
+    // The holder keeps it from one call to the next, so that no DEL waits for the close.
+    assert_eq!(sockets(), 1);
+}
+
+#[test]
 fn the_old_container_with_the_same_address_takes_nothing_from_the_new_one() {
     need_root!();
     let host = Host::new();
