@@ -3,18 +3,17 @@
 //! Starts a cluster, runs `e2e.test` in the control plane's namespace, prints what passed and what failed, and takes
 //! the cluster down again. `--without-portmap --hook COMMAND` puts another plugin in portmap's place before the tests.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Instant,
-};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use portolan_cluster::{Cluster, Options, Tools, down};
-use serde_json::Value;
 
 use crate::cluster::say;
+
+mod report;
+
+use report::{Report, read};
 
 /// Kubernetes' own end-to-end tests against a cluster of network namespaces.
 #[derive(Debug, Parser)]
@@ -73,14 +72,14 @@ impl Which {
         }
     }
 
-    /// Tests that can say nothing here: a regular expression, and the reason.
+    /// Tests that can say nothing here: a part of their names, and the reason.
     fn skips(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Hostport | Self::Services => &[],
             Self::AllServices => &[
-                (r"Feature:SCTPConnectivity", "they want SCTP sockets of the kernel (CONFIG_IP_SCTP)"),
+                ("[Feature:SCTPConnectivity]", "they want SCTP sockets of the kernel (CONFIG_IP_SCTP)"),
                 (
-                    r"\[Disruptive\]",
+                    "[Disruptive]",
                     "they restart Pods named kube-proxy and kube-apiserver, or log in to nodes by ssh",
                 ),
             ],
@@ -139,14 +138,17 @@ fn test(cluster: &Cluster, tools: &Tools, words: &Words) -> Result<ExitCode> {
     let started = Instant::now();
     let focus = words.focus.as_deref().unwrap_or(words.which.focus());
     let skips = if words.focus.is_none() { words.which.skips() } else { &[] };
-    let skip: Vec<&str> = skips.iter().map(|(name, _)| *name).chain(words.skip.as_deref()).collect();
-    let names = suite.names(focus, &skip.join("|"))?;
+    let why = |name: &String| skips.iter().find(|(part, _)| name.contains(part)).map(|(_, why)| *why);
+    let all = suite.names(focus, words.skip.as_deref())?;
+    let (left_out, names): (Vec<_>, Vec<_>) = all.into_iter().partition(|name| why(name).is_some());
     if names.is_empty() {
         bail!("no test has such a name");
     }
     // Those that want the cluster for themselves come after the others.
     let (alone, beside): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains("[Serial]"));
-    let mut report = Report::default();
+    let reason = |name: String| why(&name).map(|why| (name, why));
+    let mut report =
+        Report { left_out: left_out.into_iter().filter_map(reason).collect(), ..Report::default() };
     say(&format!(
         "{} tests run, {} at once; they write to {}",
         beside.len() + alone.len(),
@@ -169,7 +171,7 @@ fn test(cluster: &Cluster, tools: &Tools, words: &Words) -> Result<ExitCode> {
         Ok(())
     })?;
     report.add(suite.run("e2e-alone", &alone.iter().collect::<Vec<_>>())?);
-    report.print(skips, started);
+    report.print(started);
     Ok(ExitCode::from(u8::from(!report.failed.is_empty())))
 }
 
@@ -183,11 +185,9 @@ struct Suite<'a> {
 
 impl Suite<'_> {
     /// The names of the tests that would run.
-    fn names(&self, focus: &str, skip: &str) -> Result<Vec<String>> {
+    fn names(&self, focus: &str, skip: Option<&str>) -> Result<Vec<String>> {
         let mut more = vec![format!("--ginkgo.focus={focus}"), "--ginkgo.dry-run".to_owned()];
-        if !skip.is_empty() {
-            more.push(format!("--ginkgo.skip={skip}"));
-        }
+        more.extend(skip.map(|skip| format!("--ginkgo.skip={skip}")));
         Ok(self.e2e("names", &more)?.passed)
     }
 
@@ -247,76 +247,4 @@ fn escaped(text: &str) -> String {
         escaped.push(letter);
     }
     escaped
-}
-
-/// What came of the tests, by their names.
-#[derive(Default)]
-struct Report {
-    passed: Vec<String>,
-    /// With the reason.
-    failed: Vec<(String, String)>,
-    /// Those that found that the cluster is not for them, with the reason.
-    skipped: Vec<(String, String)>,
-}
-
-impl Report {
-    fn knows(&self, name: &str) -> bool {
-        let others = self.failed.iter().chain(&self.skipped).map(|(name, _)| name);
-        self.passed.iter().chain(others).any(|known| known == name)
-    }
-
-    fn add(&mut self, other: Self) {
-        self.passed.extend(other.passed);
-        self.failed.extend(other.failed);
-        self.skipped.extend(other.skipped);
-    }
-
-    fn print(&self, skips: &[(&str, &str)], started: Instant) {
-        let indented = |text: &str| text.replace('\n', "\n         ");
-        for name in &self.passed {
-            println!("passed   {name}");
-        }
-        for (name, why) in &self.skipped {
-            println!("skipped  {name}\n         {}", indented(why));
-        }
-        for (name, why) in skips {
-            println!("left out {name}\n         {why}");
-        }
-        for (name, why) in &self.failed {
-            println!("FAILED   {name}\n         {}", indented(why));
-        }
-        let (passed, failed, skipped) = (self.passed.len(), self.failed.len(), self.skipped.len());
-        println!("{passed} passed, {failed} failed, {skipped} skipped, {} s", started.elapsed().as_secs());
-    }
-}
-
-/// Reads the report that Ginkgo writes.
-fn read(report: &Path) -> Result<Report> {
-    let report: Value = serde_json::from_slice(&std::fs::read(report)?)?;
-    let mut found = Report::default();
-    for spec in report[0]["SpecReports"].as_array().into_iter().flatten() {
-        let mut name: Vec<&str> = spec["ContainerHierarchyTexts"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        name.extend(spec["LeafNodeText"].as_str());
-        let name = name.join(" ");
-        // What comes before and after all tests counts when it fails only.
-        let test = spec["LeafNodeType"] == "It";
-        match spec["State"].as_str().unwrap_or_default() {
-            "passed" if test => found.passed.push(name),
-            // Those that are not in focus have no message.
-            "skipped" if test => {
-                found.skipped.extend(spec["Failure"]["Message"].as_str().map(|why| (name, why.to_owned())))
-            }
-            "passed" | "skipped" | "pending" => {}
-            state => {
-                let why = spec["Failure"]["Message"].as_str().unwrap_or(state);
-                found.failed.push((name, why.lines().take(10).collect::<Vec<_>>().join("\n")));
-            }
-        }
-    }
-    Ok(found)
 }
