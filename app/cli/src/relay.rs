@@ -16,17 +16,26 @@ use crate::values::{duration, duration_or_zero};
 /// Flags of `portolan relay`.
 #[derive(Args, Clone, Debug)]
 pub struct RelayArgs {
-    /// A file of Kubernetes Services and EndpointSlices, or a folder of such; edits apply while this runs. Repeatable.
+    /// A file of Kubernetes Services and EndpointSlices, or a folder of such; edits apply while this runs. Repeatable
+    /// [default: those of the cluster, from its API server].
     #[arg(
         short = 'f',
         long = "services",
         visible_alias = "filename",
         value_name = "FILE",
         env = "PORTOLAN_SERVICES",
-        value_delimiter = ',',
-        required = true
+        value_delimiter = ','
     )]
     pub services: Vec<PathBuf>,
+
+    /// The API server and who asks it [default: the service account of the Pod that this runs in].
+    #[arg(long, value_name = "FILE", conflicts_with = "services")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Of the API server's Services only those with this value of the label service.kubernetes.io/service-proxy-name
+    /// [default: those without it].
+    #[arg(long, value_name = "NAME", conflicts_with = "services")]
+    pub service_proxy_name: Option<String>,
 
     /// Where a port of a Service is served, beside its nodePort on all addresses: [NAMESPACE/]SERVICE[:PORT]=ADDRESS:PORT,
     /// with the name or number of its port. Repeatable.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use portolan_model::Protocol;
 
-use crate::{Format, PROXY_SOCKET};
+use crate::Format;
 
 /// Flags of `portolan trace`.
 #[derive(Args, Clone, Debug)]
@@ -31,11 +31,12 @@ pub struct TraceArgs {
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
 
-    /// Where the proxy of this machine answers.
-    #[arg(long, value_name = "PATH", default_value = PROXY_SOCKET)]
-    pub socket: PathBuf,
+    /// Ask only who answers there [default: `portolan proxy` at /run/portolan/proxy.sock and `portolan up` in its data
+    /// folder, see --data].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 
-    /// Services and EndpointSlices from this file (YAML) in the place of those of a proxy.
+    /// Services and EndpointSlices from this file (YAML) in the place of those that are served here.
     #[arg(long = "from", value_name = "FILE", conflicts_with = "table")]
     pub from: Option<PathBuf>,
 
@@ -47,7 +48,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',', requires = "from")]
     pub cluster_cidr: Vec<String>,
 
-    /// The rules of this table as the kernel has them, in the place of those that a proxy wants.
+    /// The rules of this table as the kernel has them, in the place of those that are wanted.
     #[arg(long, value_name = "NAME")]
     pub table: Option<String>,
 

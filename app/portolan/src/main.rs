@@ -100,7 +100,7 @@ async fn dispatch(global: Global, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Agent(args) => agent::main(global, *args).await,
         Verb::Cni(args) => cni::verb::main(global, args),
         Verb::Proxy(args) => proxy::main(global, *args).await,
-        Verb::Trace(args) => trace::main(*args).await,
+        Verb::Trace(args) => trace::main(global, *args).await,
         Verb::Webhook(args) => webhook::main(global, *args).await,
         Verb::Await(args) => rollout::main(global, args).await,
         Verb::Completions(args) => verbs::shell::completions(args),

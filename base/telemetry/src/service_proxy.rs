@@ -343,8 +343,9 @@ impl NamedMetrics {
         let lines = &mut self.0.entry(name).or_insert_with(|| (kind, help, String::new())).2;
         let labels = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
         let labels = labels.collect::<Vec<_>>().join(",");
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
         // Writing to a String does not fail.
-        let _ = writeln!(lines, "{name}{{{labels}}} {value}");
+        let _ = writeln!(lines, "{name}{labels} {value}");
     }
 
     /// All of them as OpenMetrics text.

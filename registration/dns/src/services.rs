@@ -90,22 +90,28 @@ pub enum ServiceName {
 /// The names of all Services at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceNames {
-    namespaces: BTreeMap<String, BTreeMap<String, ServiceName>>,
+    // A copy shares what each name stands for.
+    namespaces: BTreeMap<String, BTreeMap<String, Arc<ServiceName>>>,
 }
 
 impl FromIterator<(ObjectName, ServiceName)> for ServiceNames {
     fn from_iter<I: IntoIterator<Item = (ObjectName, ServiceName)>>(services: I) -> Self {
         let mut names = Self::default();
         for (name, service) in services {
-            names.namespaces.entry(name.namespace).or_default().insert(name.name, service);
+            names.set(name, service);
         }
         names
     }
 }
 
 impl ServiceNames {
+    /// This name stands for something else now.
+    pub fn set(&mut self, name: ObjectName, service: ServiceName) {
+        self.namespaces.entry(name.namespace).or_default().insert(name.name, Arc::new(service));
+    }
+
     fn get(&self, namespace: &str, name: &str) -> Option<&ServiceName> {
-        self.namespaces.get(namespace)?.get(name)
+        self.namespaces.get(namespace)?.get(name).map(Arc::as_ref)
     }
 }
 

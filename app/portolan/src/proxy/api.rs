@@ -18,13 +18,14 @@ use axum::{
 };
 use portolan_apply::{ApplyError, ServicePlane};
 use portolan_model::ObjectName;
-use portolan_services::{LocalDetector, Services, ServicesConfig};
+use portolan_services::Services;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Proxy, drive};
+use crate::trace::state;
 
 /// A socket of ours at `path`, for root only; `None` where there can be none, which is told. Another proxy that
 /// answers there is an error: two would write the same table.
@@ -68,7 +69,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let path = proxy.config.socket.clone();
     let router =
-        Router::new().route("/v1/status", get(status)).route("/v1/services", get(services)).with_state(proxy);
+        Router::new().route("/v1/status", get(status)).route(state::PATH, get(services)).with_state(proxy);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     let _ = std::fs::remove_file(path);
     served.context("answering at the proxy's socket")
@@ -203,44 +204,21 @@ fn problems(services: &Services) -> Vec<ServiceProblem> {
 /// Everything that the rules are made from.
 async fn services(State(proxy): State<Arc<Proxy>>) -> Response {
     let Some(plane) = proxy.plane() else {
-        let waits = "the proxy waits for the API server: it does not know the Services yet\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, waits).into_response();
+        return refusal("the proxy waits for the API server: it does not know the Services yet");
     };
-    let asked = tokio::task::spawn_blocking(move || {
-        plane.inspect(|services| {
-            let all: Vec<_> = services.services().cloned().collect();
-            (services.config().clone(), all, services.slices().collect::<Vec<_>>())
-        })
-    });
-    let state = |(config, services, slices): (ServicesConfig, Vec<_>, Vec<_>)| {
-        axum::Json(json!({"config": described(&config), "services": services, "slices": slices}))
-            .into_response()
-    };
-    answer(asked.await.map(|known| known.map(state)))
-}
-
-fn described(config: &ServicesConfig) -> Value {
-    let detector = match &config.detector {
-        LocalDetector::None => json!({"kind": "none"}),
-        LocalDetector::Networks(networks) => json!({"kind": "networks", "networks": networks}),
-        LocalDetector::Interface(name) => json!({"kind": "interface", "name": name}),
-        LocalDetector::InterfacePrefix(name) => json!({"kind": "interface-prefix", "name": name}),
-    };
-    json!({
-        "table": config.table,
-        "node": config.node,
-        "detector": detector,
-        "masquerade_all": config.masquerade_all,
-        "masquerade_mark": config.masquerade_mark,
-        "node_ports": drive::describe_node_ports(&config.node_ports),
-        "service_networks": config.service_networks
-    })
+    let asked = tokio::task::spawn_blocking(move || state::State::of_plane(&plane)).await;
+    answer(asked.map(|known| known.map(|state| axum::Json(state).into_response())))
 }
 
 fn answer(asked: Result<Result<Response, ApplyError>, tokio::task::JoinError>) -> Response {
     match asked {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Ok(Err(error)) => refusal(error),
+        Err(error) => refusal(error),
     }
+}
+
+/// In the form in which clients of Portolan read a reason.
+fn refusal(reason: impl std::fmt::Display) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"error": reason.to_string()}))).into_response()
 }

@@ -39,11 +39,15 @@ pub(crate) struct Check {
     pub(crate) local: usize,
 }
 
+/// Whether the rules are as they should be.
+type Healthy = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Whom to tell of a port that cannot be opened.
+type Tell = Box<dyn Fn(&ObjectName, &Check, &std::io::Error) + Send + Sync>;
+
 /// All that are open.
 pub(crate) struct Checks {
-    node: String,
-    health: Health,
-    publisher: Publisher,
+    healthy: Healthy,
+    tell: Tell,
     open: BTreeMap<ObjectName, Open>,
     addresses: BTreeSet<IpAddr>,
     /// Those that could not be opened, by the port that was told.
@@ -68,11 +72,29 @@ impl Open {
 }
 
 impl Checks {
+    /// Of a node of a cluster: a port that cannot be opened is an Event on its Service.
     pub(crate) fn new(node: &str, health: Health, publisher: Publisher) -> Self {
+        let node = node.to_owned();
+        let tell = move |name: &ObjectName, want: &Check, error: &std::io::Error| {
+            let port = want.port;
+            let message =
+                format!("node {node} failed to start healthcheck \"{name}\" on port {port}: {error}");
+            tracing::error!(service = %name, port, %error, "cannot open the health-check node port; trying again");
+            let about = About::Service(name.namespace.clone(), name.name.clone(), want.uid.clone());
+            let reason = "FailedToStartServiceHealthcheck";
+            publisher.event(&about, EventKind::Warning, reason, "Listen", &message);
+        };
+        Self::with(move || health.is_healthy(), tell)
+    }
+
+    /// Of anybody who serves Services.
+    pub(crate) fn with(
+        healthy: impl Fn() -> bool + Send + Sync + 'static,
+        tell: impl Fn(&ObjectName, &Check, &std::io::Error) + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            node: node.to_owned(),
-            health,
-            publisher,
+            healthy: Arc::new(healthy),
+            tell: Box::new(tell),
             open: BTreeMap::new(),
             addresses: BTreeSet::new(),
             failed: BTreeMap::new(),
@@ -134,7 +156,7 @@ impl Checks {
             }
         }
         let answering =
-            Answering { name: name.clone(), local: Arc::clone(&local), health: self.health.clone() };
+            Answering { name: name.clone(), local: Arc::clone(&local), healthy: Arc::clone(&self.healthy) };
         let router = Router::new().fallback(answer).with_state(answering);
         let tasks = listeners.into_iter().map(|listener| {
             let router = router.clone();
@@ -151,17 +173,7 @@ impl Checks {
         if self.failed.insert(name.clone(), want.port) == Some(want.port) {
             return;
         }
-        let (node, port) = (&self.node, want.port);
-        let message = format!("node {node} failed to start healthcheck \"{name}\" on port {port}: {error}");
-        tracing::error!(service = %name, port = want.port, %error, "cannot open the health-check node port; trying again");
-        let about = About::Service(name.namespace.clone(), name.name.clone(), want.uid.clone());
-        self.publisher.event(
-            &about,
-            EventKind::Warning,
-            "FailedToStartServiceHealthcheck",
-            "Listen",
-            &message,
-        );
+        (self.tell)(name, want, error);
     }
 }
 
@@ -181,11 +193,11 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 struct Answering {
     name: ObjectName,
     local: Arc<AtomicUsize>,
-    health: Health,
+    healthy: Healthy,
 }
 
 async fn answer(State(state): State<Answering>) -> Response {
-    let (local, healthy) = (state.local.load(Ordering::Relaxed), state.health.is_healthy());
+    let (local, healthy) = (state.local.load(Ordering::Relaxed), (state.healthy)());
     let code = if local > 0 && healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "service": {"namespace": state.name.namespace, "name": state.name.name},

@@ -9,7 +9,7 @@
 
 mod addresses;
 mod api;
-mod checks;
+pub(crate) mod checks;
 mod cleanup;
 mod config;
 mod counts;

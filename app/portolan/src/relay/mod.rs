@@ -1,28 +1,36 @@
 //! `portolan relay`: Services in user space, without privileges.
 //!
-//! Files are read as by `up -f` ([`crate::services`]); which endpoints a client may be sent to is decided as in the
-//! kernel's rules (`packet/services`), and [`plan`] makes frontends of it; `packet/relay` serves them.
+//! [`source`] says which Services there are: files as those of `up -f` ([`crate::services`]), or an API server. Which
+//! endpoints a client may be sent to is decided as in the kernel's rules (`packet/services`), and [`plan`] makes frontends
+//! of it; `packet/relay` serves them.
 
 mod plan;
+mod source;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
-
-use anyhow::Context;
-use axum::{Router, http::header, response::IntoResponse, routing::get};
-use portolan_cli::{Global, ProxyVersion, RelayArgs};
-use portolan_relay::service::{ListenError, Options, ProxyProtocol, Relays};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use self::plan::Plan;
-use crate::{
-    catalog::listeners,
-    ending::Ending,
-    output::problem::mendable,
-    services::files::{Files, Looked},
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-/// How often files are looked at, and ports that could not be had are tried again.
-const LOOK: Duration = Duration::from_millis(500);
+use anyhow::Context;
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use portolan_cli::{Global, ProxyVersion, RelayArgs};
+use portolan_relay::service::{FrontendStats, ListenError, Options, ProxyProtocol, Relays};
+use portolan_telemetry::relay::RelayFrontend;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use self::{plan::Plan, source::Source};
+use crate::{catalog::listeners, ending::Ending, output::problem::mendable};
+
 /// Descriptors beside those of clients.
 const SPARE: u64 = 256;
 
@@ -30,44 +38,26 @@ const SPARE: u64 = 256;
 pub(crate) async fn main(_: Global, args: RelayArgs) -> anyhow::Result<ExitCode> {
     let mut ending = Ending::listen()?;
     let plan = Plan::new(&args);
-    let mut files = Files::new(args.services.clone());
-    let mut looked = files.look();
-    if let Some(error) = looked.errors.pop() {
-        return Err(error.into());
-    }
+    let mut source = Source::open(&args, plan.node()).await?;
     let metrics = match args.metrics_listen {
         Some(address) => Some(listeners::tcp(address, "metrics", "--metrics-listen").map_err(mendable)?),
         None => None,
     };
     let relays = Arc::new(Relays::new(options(&args)));
+    let seen = Arc::new(Seen::default());
     if let Some(listener) = metrics {
         let listener = tokio::net::TcpListener::from_std(listener).context("the listener for metrics")?;
-        let router = router(Arc::clone(&relays));
+        let router = router(Arc::clone(&relays), Arc::clone(&seen));
         tokio::spawn(async move { axum::serve(listener, router).await });
     }
-    let mut serving = Serving { plan, relays: Arc::clone(&relays), told: Vec::new() };
-    serving.follow(&files, &looked);
-    for one in relays.stats() {
-        tracing::info!("{} on {}", one.service, one.key);
-    }
-    if relays.stats().is_empty() {
-        tracing::warn!(
-            "nothing is served yet: a Service needs a nodePort or a --listen, and an EndpointSlice with a ready endpoint"
-        );
-    }
-    let mut interval = tokio::time::interval(LOOK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut serving = Serving { plan, relays: Arc::clone(&relays), seen, told: Vec::new(), begun: false };
+    serving.follow(&source, true);
     loop {
-        tokio::select! {
+        let changed = tokio::select! {
             () = ending.asked() => break,
-            _ = interval.tick() => {}
-        }
-        (files, looked) = tokio::task::spawn_blocking(move || {
-            let looked = files.look();
-            (files, looked)
-        })
-        .await?;
-        serving.follow(&files, &looked);
+            changed = source.next() => changed?,
+        };
+        serving.follow(&source, changed);
     }
     let grace = humantime::format_duration(args.drain_timeout);
     tracing::info!("taking nobody new; connections have {grace} to end, a second signal ends them at once");
@@ -81,27 +71,34 @@ pub(crate) async fn main(_: Global, args: RelayArgs) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
+/// For those who ask.
+#[derive(Debug, Default)]
+struct Seen {
+    services: AtomicUsize,
+    synced: AtomicBool,
+}
+
 /// What is served, and what was told about what is not.
 struct Serving {
     plan: Plan,
     relays: Arc<Relays>,
+    seen: Arc<Seen>,
     told: Vec<ListenError>,
+    /// Whether anything could be served yet.
+    begun: bool,
 }
 
 impl Serving {
-    /// Serves what the files say now. Ports that could not be had are tried again each time.
-    fn follow(&mut self, files: &Files, looked: &Looked) {
-        for warning in &looked.warnings {
-            tracing::warn!("{warning}");
-        }
-        for error in &looked.errors {
-            tracing::error!("{error}; what the file said before still holds");
-        }
-        if !looked.changed && self.told.is_empty() {
+    /// Serves what is known now. Ports that could not be had are tried again each time.
+    fn follow(&mut self, source: &Source, changed: bool) {
+        if !source.is_synced() || (!changed && self.told.is_empty()) {
             return;
         }
-        let (frontends, problems) = self.plan.frontends(files);
-        for problem in problems.iter().filter(|_| looked.changed) {
+        let known = source.known();
+        self.seen.services.store(known.services.len(), Ordering::Relaxed);
+        self.seen.synced.store(true, Ordering::Relaxed);
+        let (frontends, problems) = self.plan.frontends(&known);
+        for problem in problems.iter().filter(|_| changed) {
             tracing::error!("{problem}");
         }
         let problems = self.relays.set(frontends);
@@ -109,6 +106,17 @@ impl Serving {
             tracing::error!("{problem}; trying again");
         }
         self.told = problems;
+        if !std::mem::replace(&mut self.begun, true) {
+            let served = self.relays.stats();
+            for one in &served {
+                tracing::info!("{} on {}", one.service, one.key);
+            }
+            if served.is_empty() {
+                tracing::warn!(
+                    "nothing is served yet: a Service needs a nodePort or a --listen, and an EndpointSlice with a ready endpoint"
+                );
+            }
+        }
     }
 }
 
@@ -162,10 +170,32 @@ const fn version(version: ProxyVersion) -> ProxyProtocol {
     }
 }
 
-fn router(relays: Arc<Relays>) -> Router {
+fn router(relays: Arc<Relays>, seen: Arc<Seen>) -> Router {
+    let counted = Arc::clone(&seen);
     let metrics = async move || {
-        let text = plan::metrics(&relays.stats());
+        let frontends: Vec<RelayFrontend> = relays.stats().iter().map(counted_of).collect();
+        let (services, synced) =
+            (counted.services.load(Ordering::Relaxed), counted.synced.load(Ordering::Relaxed));
+        let text = portolan_telemetry::relay::encode(&frontends, services, synced);
         ([(header::CONTENT_TYPE, portolan_telemetry::metrics::CONTENT_TYPE)], text).into_response()
     };
-    Router::new().route("/healthz", get(async || "ok\n")).route("/metrics", get(metrics))
+    let healthz = async move || match seen.synced.load(Ordering::Relaxed) {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the Services are not known yet\n"),
+    };
+    Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics))
+}
+
+fn counted_of(one: &FrontendStats) -> RelayFrontend {
+    RelayFrontend {
+        service: one.service.clone(),
+        listen: one.key.listen.to_string(),
+        protocol: one.key.protocol.to_string(),
+        open: one.open,
+        opened: one.opened,
+        refused: one.refused,
+        failed: one.failed,
+        received: one.received,
+        sent: one.sent,
+    }
 }

@@ -1,17 +1,13 @@
-//! From files to frontends: pure.
+//! From Services to frontends: pure.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use portolan_cli::{RelayArgs, RelayListen};
 use portolan_model::{EndpointSlice, ObjectName, Protocol, Service, ServiceNode, ServicePort};
-use portolan_relay::service::{Backend, Frontend, FrontendStats, ProxyProtocol};
+use portolan_relay::service::{Backend, Frontend, ProxyProtocol};
 use portolan_services::{List, Version, select};
 
-use crate::services::files::Files;
+use super::source::Known;
 
 /// What is served where.
 #[derive(Clone, Debug)]
@@ -42,18 +38,18 @@ impl Plan {
         }
     }
 
+    /// What this machine is called.
+    pub(crate) fn node(&self) -> &str {
+        &self.node.name
+    }
+
     /// All frontends, and what cannot be one.
-    pub(crate) fn frontends(&self, files: &Files) -> (Vec<Frontend>, Vec<String>) {
-        let mut services: BTreeMap<&ObjectName, &Service> = BTreeMap::new();
-        let mut aliases = Vec::new();
-        for written in files.manifests().flat_map(|read| &read.services) {
-            if written.is_alias() {
-                aliases.push(written.name().clone());
-            } else {
-                services.entry(written.name()).or_insert(&written.service.service);
-            }
-        }
-        let slices: Vec<&EndpointSlice> = files.manifests().flat_map(|read| &read.slices).collect();
+    pub(crate) fn frontends(&self, known: &Known<'_>) -> (Vec<Frontend>, Vec<String>) {
+        let (services, slices) = (&known.services, &known.slices);
+        let node = match &self.node.zone {
+            Some(_) => self.node.clone(),
+            None => ServiceNode { zone: known.zone.map(str::to_owned), ..self.node.clone() },
+        };
         let (mut frontends, mut problems) = (Vec::new(), Vec::new());
         for service in services.values() {
             for port in &service.ports {
@@ -61,21 +57,26 @@ impl Plan {
                     continue;
                 };
                 for address in &self.addresses {
-                    frontends.push(self.frontend(service, port, SocketAddr::new(*address, number), &slices));
+                    frontends.push(self.frontend(
+                        service,
+                        port,
+                        SocketAddr::new(*address, number),
+                        (slices, &node),
+                    ));
                 }
             }
         }
         for listen in &self.listen {
             let name = ObjectName::new(&listen.namespace, &listen.service);
             let Some(service) = services.get(&name) else {
-                problems.push(match aliases.contains(&name) {
+                problems.push(match known.aliases.contains(&name) {
                     true => format!("--listen {name}: a Service of type ExternalName has no endpoints"),
-                    false => format!("--listen {name}: no file has a Service of that name"),
+                    false => format!("--listen {name}: {}", known.missing),
                 });
                 continue;
             };
             match port(service, listen.port.as_deref()) {
-                Ok(port) => frontends.push(self.frontend(service, port, listen.address, &slices)),
+                Ok(port) => frontends.push(self.frontend(service, port, listen.address, (slices, &node))),
                 Err(problem) => problems.push(format!("--listen {name}: {problem}")),
             }
         }
@@ -88,12 +89,12 @@ impl Plan {
         service: &Service,
         port: &ServicePort,
         listen: SocketAddr,
-        slices: &[&EndpointSlice],
+        (slices, node): (&[&EndpointSlice], &ServiceNode),
     ) -> Frontend {
         let list = if service.is_externally_local() { List::Local } else { List::Cluster };
         let of = |version: Version| -> Vec<Backend> {
             let slices = slices.iter().copied();
-            let chosen = select(service, (&port.name, port.protocol), slices, version, &self.node);
+            let chosen = select(service, (&port.name, port.protocol), slices, version, node);
             let backend = |one: &portolan_services::Candidate| Backend {
                 address: (one.target.address, one.target.port).into(),
                 weight: one.weight,
@@ -132,41 +133,4 @@ fn port<'a>(service: &'a Service, wanted: Option<&str>) -> Result<&'a ServicePor
     };
     let found = service.ports.iter().find(|port| port.name == wanted || port.port.to_string() == wanted);
     found.ok_or_else(|| format!("it has no port {wanted}, but {names}"))
-}
-
-type Read = fn(&FrontendStats) -> u64;
-
-/// Name, type, ending of the name of a sample, meaning, value.
-const FAMILIES: [(&str, &str, &str, &str, Read); 6] = [
-    ("portolan_relay_open", "gauge", "", "Connections or UDP clients that are there.", |one| one.open),
-    ("portolan_relay_opened", "counter", "_total", "Connections or UDP clients that were let in.", |one| {
-        one.opened
-    }),
-    ("portolan_relay_refused", "counter", "_total", "Clients that were sent away.", |one| one.refused),
-    (
-        "portolan_relay_failed",
-        "counter",
-        "_total",
-        "Clients whom no backend answered, or who were cut off.",
-        |one| one.failed,
-    ),
-    ("portolan_relay_received_bytes", "counter", "_total", "Bytes from clients to backends.", |one| {
-        one.received
-    }),
-    ("portolan_relay_sent_bytes", "counter", "_total", "Bytes from backends to clients.", |one| one.sent),
-];
-
-/// As OpenMetrics. Labels are Services and addresses of the configuration, never clients.
-pub(crate) fn metrics(stats: &[FrontendStats]) -> String {
-    let mut text = String::new();
-    for (name, kind, suffix, help, read) in FAMILIES {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for one in stats {
-            let (service, listen, protocol) = (&one.service, one.key.listen, one.key.protocol);
-            let labels = format!("service=\"{service}\",listen=\"{listen}\",protocol=\"{protocol}\"");
-            let _ = writeln!(text, "{name}{suffix}{{{labels}}} {}", read(one));
-        }
-    }
-    text.push_str("# EOF\n");
-    text
 }

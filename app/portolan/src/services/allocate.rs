@@ -5,113 +5,21 @@
 //! part of the range first, so that the lower one, the "static band", is left to those who choose. What a Service has it
 //! keeps, over restarts too, and gets again when it comes back and nobody else has it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+mod address;
+mod words;
 
-use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+
 use portolan_model::{ObjectName, PortRange, Protocol};
 use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use self::words::{AllocateError, Family, Given, PortKey, Ranges, Wanted};
 
 /// Random attempts before a range is searched from its end.
 const ATTEMPTS: usize = 64;
 /// So many Services that are gone are remembered.
 const FORMER: usize = 1024;
-
-/// What is given from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ranges {
-    /// At most one of each family.
-    pub(crate) addresses: Vec<IpNet>,
-    pub(crate) ports: PortRange,
-}
-
-/// A port that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct PortKey {
-    pub(crate) port: u16,
-    pub(crate) protocol: Protocol,
-}
-
-/// What a Service asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) name: ObjectName,
-    /// The families of its cluster addresses, in this order; empty: none.
-    pub(crate) families: Vec<Family>,
-    /// Those that it asks for by number.
-    pub(crate) addresses: Vec<IpAddr>,
-    /// Its ports with the node port that it asks for by number; `None` for any.
-    pub(crate) node_ports: Vec<(PortKey, Option<u16>)>,
-    /// A port for the health checks of load balancers; the same.
-    pub(crate) health: Option<Option<u16>>,
-}
-
-/// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(crate) const fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
-/// What a Service has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Given {
-    #[serde(default)]
-    pub(crate) addresses: Vec<IpAddr>,
-    #[serde(default)]
-    pub(crate) node_ports: Vec<(PortKey, u16)>,
-    #[serde(default)]
-    pub(crate) health: Option<u16>,
-}
-
-impl Given {
-    pub(crate) fn node_port(&self, key: &PortKey) -> Option<u16> {
-        self.node_ports.iter().find(|(known, _)| known == key).map(|(_, port)| *port)
-    }
-
-    /// Every number that is its own on the node.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
-        self.node_ports.iter().map(|(_, port)| *port).chain(self.health)
-    }
-}
-
-/// Why something is not given, in the words of the API server, which people search for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AllocateError {
-    #[error(
-        "spec.clusterIPs: Invalid value: {0}: failed to allocate IP: provided IP is not in the valid range. The range of valid IPs is {1}"
-    )]
-    AddressOutside(IpAddr, String),
-    #[error(
-        "spec.clusterIPs: Invalid value: {0}: failed to allocate IP: provided IP is already allocated (by {1})"
-    )]
-    AddressTaken(IpAddr, ObjectName),
-    #[error("spec.clusterIPs: Invalid value: {0}: the first and the last address of {1} are given to nobody")]
-    AddressEdge(IpAddr, IpNet),
-    #[error(
-        "failed to allocate a cluster address: the range {0} is full: give a larger one by --service-cidr"
-    )]
-    AddressesFull(IpNet),
-    #[error("it asks for an {0} cluster address, and there is no such range: add one by --service-cidr")]
-    NoRange(&'static str),
-    #[error(
-        "spec.{0}: Invalid value: {1}: provided port is not in the valid range. The range of valid ports is {2}"
-    )]
-    PortOutside(String, u16, PortRange),
-    #[error("spec.{0}: Invalid value: {1}: provided port is already allocated ({2})")]
-    PortTaken(String, u16, String),
-    #[error("failed to allocate a nodePort: range {0} is full: give a larger one by --node-port-range")]
-    PortsFull(PortRange),
-}
 
 /// Who has what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +43,11 @@ impl Allocations {
     /// Every node port that somebody has.
     pub(crate) fn node_ports(&self) -> BTreeSet<u16> {
         self.given.values().flat_map(Given::ports).collect()
+    }
+
+    /// Node ports with their protocols, without those for health checks.
+    pub(crate) fn held_ports(&self) -> impl Iterator<Item = (Protocol, u16)> {
+        self.given.values().flat_map(|given| given.node_ports.iter().map(|(key, port)| (key.protocol, *port)))
     }
 
     /// Gives to all of `wanted` and takes from all others; says who gets nothing, and why. Those who have something
@@ -230,61 +143,6 @@ impl Allocations {
         Ok(given)
     }
 
-    fn address(
-        &self,
-        ranges: &Ranges,
-        family: Family,
-        asked: Option<IpAddr>,
-        had: Option<IpAddr>,
-        rng: &mut impl Rng,
-    ) -> Result<IpAddr, AllocateError> {
-        let named = match family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        };
-        let range = ranges.addresses.iter().find(|range| Family::of(range.addr()) == family);
-        let range = *range.ok_or(AllocateError::NoRange(named))?;
-        let holder = |address: IpAddr| {
-            self.given
-                .iter()
-                .find(|(_, given)| given.addresses.contains(&address))
-                .map(|(name, _)| name.clone())
-        };
-        let (first, last) = usable(range);
-        let inside = |address: IpAddr| (first..=last).contains(&bits(address));
-        if let Some(address) = asked {
-            return match holder(address) {
-                _ if !range.contains(&address) => {
-                    Err(AllocateError::AddressOutside(address, range.to_string()))
-                }
-                _ if !inside(address) => Err(AllocateError::AddressEdge(address, range)),
-                Some(by) => Err(AllocateError::AddressTaken(address, by)),
-                None => Ok(address),
-            };
-        }
-        let free = |address: IpAddr| inside(address) && holder(address).is_none();
-        if let Some(address) = had.filter(|address| free(*address)) {
-            return Ok(address);
-        }
-        // The static band: min(max(16, size / 16), 256), as for ClusterIPs of Kubernetes.
-        let size = last - first + 1;
-        let band = if size <= 16 { 0 } else { (size / 16).clamp(16, 256) };
-        for _ in 0..ATTEMPTS {
-            let address = unbits(rng.random_range(first + band..=last), family);
-            if free(address) {
-                return Ok(address);
-            }
-        }
-        // A range that is nearly full is small, or holds more Services than a machine has: it is searched as a whole,
-        // the band last.
-        (first + band..=last)
-            .chain(first..first + band)
-            .map(|bits| unbits(bits, family))
-            .take(1 << 17)
-            .find(|address| free(*address))
-            .ok_or(AllocateError::AddressesFull(range))
-    }
-
     fn holder_of(&self, port: u16) -> Option<&ObjectName> {
         self.given.iter().find(|(_, given)| given.ports().any(|own| own == port)).map(|(name, _)| name)
     }
@@ -346,34 +204,6 @@ impl Allocations {
 pub(crate) fn static_band(range: PortRange) -> u16 {
     let size = range.count();
     if size <= 16 { 0 } else { (size / 32).clamp(16, 128) }
-}
-
-/// The first and last address that may be given, as numbers: not the network's own, and of IPv4 not the broadcast.
-fn usable(range: IpNet) -> (u128, u128) {
-    match range {
-        IpNet::V4(net) if net.prefix_len() >= 31 => {
-            (bits(net.network().into()), bits(net.broadcast().into()))
-        }
-        IpNet::V4(net) => (bits(net.network().into()) + 1, bits(net.broadcast().into()) - 1),
-        IpNet::V6(net) if net.prefix_len() >= 127 => {
-            (bits(net.network().into()), bits(net.broadcast().into()))
-        }
-        IpNet::V6(net) => (bits(net.network().into()) + 1, bits(net.broadcast().into())),
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-fn unbits(bits: u128, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
-        Family::V6 => Ipv6Addr::from_bits(bits).into(),
-    }
 }
 
 /// Keys of JSON objects are texts: `NAMESPACE/NAME`.

@@ -3,6 +3,7 @@
 //! | request | what |
 //! | --- | --- |
 //! | `GET /v1/services` | all of them with their endpoints, and the files that cannot be read |
+//! | `GET /v1/services/state` | what the rules are made from, for `portolan trace`: the same as of `portolan proxy` |
 //! | `POST /v1/services` | one more: a Service of Kubernetes as YAML or JSON; it is served when the answer comes |
 //! | `DELETE /v1/services/{namespace}/{name}` | takes one away that was made so |
 
@@ -17,6 +18,7 @@ use portolan_model::ObjectName;
 use serde::{Deserialize, Serialize};
 
 use super::{error::ServiceError, handle::ServicesHandle, shown::Shown};
+use crate::trace::state;
 
 /// The body of `GET /v1/services`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +32,7 @@ pub(crate) struct ServiceList {
 pub(crate) fn router(services: ServicesHandle) -> Router {
     Router::new()
         .route("/v1/services", get(list).post(expose))
+        .route(state::PATH, get(rules))
         .route("/v1/services/{namespace}/{name}", delete(remove))
         .with_state(services)
 }
@@ -37,6 +40,10 @@ pub(crate) fn router(services: ServicesHandle) -> Router {
 async fn list(State(services): State<ServicesHandle>) -> Result<Json<ServiceList>, ServiceError> {
     let (services, problems) = services.call(|owner| owner.shown()).await?;
     Ok(Json(ServiceList { services, problems }))
+}
+
+async fn rules(State(services): State<ServicesHandle>) -> Result<Json<state::State>, ServiceError> {
+    Ok(Json(services.call(|owner| owner.rules()).await??))
 }
 
 async fn expose(

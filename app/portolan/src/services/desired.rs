@@ -19,6 +19,8 @@ pub(crate) struct Desired {
     /// Those with frontends.
     pub(crate) services: BTreeMap<ObjectName, Service>,
     pub(crate) slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// Which of them are made from instances, by Service.
+    pub(crate) of_instances: BTreeMap<ObjectName, Vec<ObjectName>>,
     pub(crate) names: ServiceNames,
     /// All of them, for people.
     pub(crate) shown: Vec<Shown>,
@@ -81,22 +83,65 @@ pub(crate) fn desired<'a>(
     }
     for one in admitted {
         let of_instances = endpoints::slices(&one.written.service, world);
+        let names = of_instances.iter().map(|slice| slice.name.clone()).collect();
+        desired.of_instances.insert(one.written.name().clone(), names);
         desired.slices.extend(of_instances.into_iter().map(|slice| (slice.name.clone(), slice)));
     }
-    let mut names = Vec::new();
+    let mut by_service: BTreeMap<&ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in desired.slices.values() {
+        by_service.entry(&slice.service).or_default().push(slice);
+    }
     for one in admitted {
         let service = filled(one);
-        let name = service.name.clone();
-        let own: Vec<&EndpointSlice> =
-            desired.slices.values().filter(|slice| slice.service == name).collect();
-        names.push((name.clone(), named(one, &service, &own)));
-        desired.shown.push(shown(one, &service, &own));
+        let own = by_service.get(&service.name).map(Vec::as_slice).unwrap_or_default();
+        desired.names.set(service.name.clone(), named(one, &service, own));
+        desired.shown.push(shown(one, &service, own));
         if !one.written.service.headless && !one.written.is_alias() && !service.cluster_addresses.is_empty() {
-            desired.services.insert(name, service);
+            desired.services.insert(service.name.clone(), service);
         }
     }
-    desired.names = names.into_iter().collect();
     desired
+}
+
+/// What becomes of slices when instances change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    pub(crate) gone: Vec<ObjectName>,
+    pub(crate) set: Vec<EndpointSlice>,
+}
+
+impl Desired {
+    /// Looks again for the instances of these Services, which are otherwise as they were. The rest is not looked at: the
+    /// cost of a change is that of the Services that select what has changed.
+    pub(crate) fn renew(&mut self, admitted: &[Admitted<'_>], world: &World) -> Renewed {
+        let mut renewed = Renewed::default();
+        for one in admitted {
+            let slices = endpoints::slices(&one.written.service, world);
+            let names: Vec<ObjectName> = slices.iter().map(|slice| slice.name.clone()).collect();
+            let before = self.of_instances.insert(one.written.name().clone(), names.clone());
+            for name in before.unwrap_or_default().into_iter().filter(|name| !names.contains(name)) {
+                self.slices.remove(&name);
+                renewed.gone.push(name);
+            }
+            for slice in slices {
+                if self.slices.get(&slice.name) != Some(&slice) {
+                    self.slices.insert(slice.name.clone(), slice.clone());
+                    renewed.set.push(slice);
+                }
+            }
+            let service = filled(one);
+            let own: Vec<&EndpointSlice> =
+                self.slices.values().filter(|slice| slice.service == service.name).collect();
+            self.names.set(service.name.clone(), named(one, &service, &own));
+            let now = shown(one, &service, &own);
+            let place =
+                self.shown.iter_mut().find(|all| all.name == now.name && all.namespace == now.namespace);
+            if let Some(place) = place {
+                *place = now;
+            }
+        }
+        renewed
+    }
 }
 
 /// With its numbers.
@@ -187,3 +232,6 @@ fn shown(one: &Admitted<'_>, service: &Service, slices: &[&EndpointSlice]) -> Sh
         problem: one.problem.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

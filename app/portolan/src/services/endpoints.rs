@@ -35,6 +35,22 @@ impl World {
             leases.into_iter().filter(|lease| lease.network == Network::Own && !lease.addresses.is_empty());
         Self { instances, own: own.map(|lease| (lease.instance.to_string(), lease)).collect() }
     }
+
+    /// Instances that a selector may see otherwise than `before`: as they were, and as they are.
+    pub(crate) fn differences(&self, before: &Self) -> Vec<Arc<Instance>> {
+        let by_name = |world: &Self| -> HashMap<String, Arc<Instance>> {
+            let all = world.instances.iter();
+            all.map(|instance| (instance.key.name.to_string(), Arc::clone(instance))).collect()
+        };
+        let (then, now) = (by_name(before), by_name(self));
+        let same = |name: &str, one: &Arc<Instance>, other: Option<&Arc<Instance>>| {
+            let unchanged = other.is_some_and(|other| Arc::ptr_eq(one, other) || one == other);
+            unchanged && before.own.get(name) == self.own.get(name)
+        };
+        let gone = then.iter().filter(|(name, instance)| !same(name, instance, now.get(*name)));
+        let come = now.iter().filter(|(name, instance)| !same(name, instance, then.get(*name)));
+        gone.chain(come).map(|(_, instance)| Arc::clone(instance)).collect()
+    }
 }
 
 /// Whether the instance has all of these labels.

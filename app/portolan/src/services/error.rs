@@ -22,6 +22,12 @@ pub(crate) enum ServiceError {
     Invalid(ObjectName, String),
     #[error("the Service \"{}\" is of the file {}: take it out there", .0.name, .1)]
     OfFile(ObjectName, String),
+    #[error(
+        "`portolan up` writes no rules for Services here: it was started without root, or with --no-dataplane"
+    )]
+    NoRules,
+    #[error("the rules of Services cannot be read: {0}")]
+    Rules(#[from] portolan_apply::ApplyError),
     #[error("this node is shutting down: start `portolan up` again, then try once more")]
     ShuttingDown,
 }
@@ -34,7 +40,7 @@ impl ServiceError {
             Self::Exists(_) | Self::OfFile(..) => StatusCode::CONFLICT,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRules | Self::Rules(_) | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -3,11 +3,19 @@
 //! Reading is `edge/kubernetes`; here is what only matters where no API server stands before: names, duplicates, fields
 //! that do not exist.
 
+mod fields;
+mod place;
+
 use std::collections::BTreeSet;
 
 use portolan_kubernetes::{Manifest, WrittenService, services_from_yaml};
 use portolan_model::{ObjectName, ServiceType};
 use serde_json::Value;
+
+use self::{
+    fields::unknown,
+    place::{line_from, line_in_message, line_of, line_of_name},
+};
 
 /// Why a file is not served, with the place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,30 +54,6 @@ impl Written {
     }
 }
 
-/// Fields of a Service's spec (`k8s.io/api/core/v1`, 1.36).
-const SPEC: &[&str] = &[
-    "allocateLoadBalancerNodePorts",
-    "clusterIP",
-    "clusterIPs",
-    "externalIPs",
-    "externalName",
-    "externalTrafficPolicy",
-    "healthCheckNodePort",
-    "internalTrafficPolicy",
-    "ipFamilies",
-    "ipFamilyPolicy",
-    "loadBalancerClass",
-    "loadBalancerIP",
-    "loadBalancerSourceRanges",
-    "ports",
-    "publishNotReadyAddresses",
-    "selector",
-    "sessionAffinity",
-    "sessionAffinityConfig",
-    "trafficDistribution",
-    "type",
-];
-const PORT: &[&str] = &["appProtocol", "name", "nodePort", "port", "protocol", "targetPort"];
 /// Values that a field may have, where it may not have any.
 const VALUES: &[(&str, &[&str])] = &[
     ("type", &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]),
@@ -247,25 +231,6 @@ fn check(written: &WrittenService, object: &Value) -> Result<(), (String, String
     Ok(())
 }
 
-/// The paths of fields that no Service has.
-fn unknown(object: &Value) -> Vec<String> {
-    let keys = |value: &Value| -> Vec<String> {
-        value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
-    };
-    let top = keys(object);
-    let mut unknown: Vec<String> = top
-        .into_iter()
-        .filter(|key| !["apiVersion", "kind", "metadata", "spec", "status"].contains(&&**key))
-        .collect();
-    let spec = keys(&object["spec"]);
-    unknown.extend(spec.into_iter().filter(|key| !SPEC.contains(&&**key)).map(|key| format!("spec.{key}")));
-    for (index, port) in object["spec"]["ports"].as_array().into_iter().flatten().enumerate() {
-        let strange = keys(port).into_iter().filter(|key| !PORT.contains(&&**key));
-        unknown.extend(strange.map(|key| format!("spec.ports[{index}].{key}")));
-    }
-    unknown
-}
-
 /// RFC 1035 section 2.3.1, in lower case.
 fn is_label(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_lowercase()) && is_label_with_digits(text)
@@ -286,46 +251,6 @@ fn is_dns_name(text: &str) -> bool {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     text.len() <= 253 && text.split('.').all(label) && text.parse::<std::net::IpAddr>().is_err()
-}
-
-/// `… at line 3, column 5`, as the parser says it.
-fn line_in_message(message: &str) -> Option<usize> {
-    let rest = message.split("line ").nth(1)?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-/// The line of something that a message quotes, or of the object that it is about.
-fn line_of(text: &str, message: &str) -> Option<usize> {
-    let named =
-        message.split_whitespace().skip_while(|word| *word != "Service" && *word != "EndpointSlice").nth(1);
-    let starts = named.and_then(|name| line_of_name(text, name.trim_end_matches(':')));
-    let quoted = message.split(['"', '`']).nth(1).filter(|quoted| !quoted.is_empty());
-    quoted.and_then(|quoted| line_from(text, starts.unwrap_or(1), quoted)).or(starts)
-}
-
-/// The line of `name: NAME` under `metadata:`.
-fn line_of_name(text: &str, name: &str) -> Option<usize> {
-    let mut metadata = false;
-    for (index, line) in text.lines().enumerate() {
-        let bare = line.trim().trim_start_matches("- ");
-        if bare.starts_with("metadata:") {
-            metadata = true;
-        } else if bare.starts_with("spec:") {
-            metadata = false;
-        }
-        let value = bare.split("name:").nth(1).map(|v| v.trim().trim_matches(['"', '\'', '}', ' ']));
-        if metadata && value.is_some_and(|value| value.split([',', '}', ' ']).next() == Some(name)) {
-            return Some(index + 1);
-        }
-    }
-    None
-}
-
-/// The first line from `first` on that has this text.
-fn line_from(text: &str, first: usize, needle: &str) -> Option<usize> {
-    let found =
-        text.lines().enumerate().skip(first.saturating_sub(1)).find(|(_, line)| line.contains(needle));
-    found.map(|(index, _)| index + 1)
 }
 
 #[cfg(test)]

@@ -3,36 +3,27 @@
 //! Level-triggered: each turn begins with what is written and what the catalog says now, and ends with the difference to
 //! what was before. It has a thread of its own, as files, fsync and netlink block.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
-use portolan_apply::{ServiceEvent, ServicePlane};
 use portolan_dns::services::ServiceBoard;
-use portolan_model::{EndpointSlice, ObjectName, PortRange, Protocol, ServiceNode};
+use portolan_model::{EndpointSlice, Instance, ObjectName, PortRange, Protocol, ServiceNode};
 use portolan_netlink::{process, sockdiag};
-use portolan_ports::{clock::Boot, reserve};
-use portolan_relay::{LocalNodePort, LocalNodePorts, service::Options};
-use portolan_services::{LocalDetector, ServicesConfig};
 
 use super::{
     allocate::{AllocateError, Family, Ranges, Wanted},
     desired::{Admitted, Desired, desired, wanted},
-    endpoints::World,
+    effects::Effects,
+    endpoints::{World, selects},
     error::ServiceError,
     files::Files,
-    local,
     manifest::{self, Written},
     ranges,
     shown::Shown,
     store::{Store, Stored},
 };
+use crate::trace::state::State;
 
-/// The table of `up`: another one than that of `portolan proxy`, which may be in the same network namespace.
-const TABLE: &str = "portolan-services-local";
 /// What `source` says of a Service that no file has.
 const EXPOSED: &str = "portolan expose";
 
@@ -68,13 +59,9 @@ pub(crate) struct Owner {
     /// As they were last when they could be served.
     good: BTreeMap<ObjectName, Written>,
     problems: BTreeMap<ObjectName, String>,
-    world: Option<World>,
+    world: Option<Arc<World>>,
     now: Desired,
-    board: ServiceBoard,
-    plane: Option<ServicePlane>,
-    local: Option<(LocalNodePorts, tokio::runtime::Handle)>,
-    reservation: Option<reserve::Reservation>,
-    reserved: BTreeSet<u16>,
+    effects: Effects,
 }
 
 impl Owner {
@@ -101,11 +88,7 @@ impl Owner {
                 Err(error) => tracing::error!("the exposed Service {name} is not served: {error}"),
             }
         }
-        let local = settings
-            .localhost
-            .then(tokio::runtime::Handle::try_current)
-            .and_then(Result::ok)
-            .map(|runtime| (LocalNodePorts::new(Options::default()), runtime));
+        let effects = Effects::new(settings.clone(), addresses.clone(), board);
         let ranges = Ranges { addresses, ports: settings.node_ports };
         Ok(Self {
             settings,
@@ -118,25 +101,19 @@ impl Owner {
             problems: BTreeMap::new(),
             world: None,
             now: Desired::default(),
-            board,
-            plane: None,
-            local,
-            reservation: None,
-            reserved: BTreeSet::new(),
+            effects,
         })
     }
 
     /// The catalog is otherwise.
     pub(crate) fn world(&mut self, world: World) {
-        let first = self.world.is_none();
-        self.world = Some(world);
-        if first && self.settings.dataplane && self.written().is_empty() {
-            // Of a former life, which had some and left them to us.
-            if let Err(error) = ServicePlane::remove_table(TABLE) {
-                tracing::debug!(%error, "no table of Services to remove");
+        let Some(before) = self.world.replace(Arc::new(world)) else {
+            if self.written().is_empty() {
+                self.effects.forget_former();
             }
-        }
-        self.turn();
+            return self.turn();
+        };
+        self.follow_instances(&before);
     }
 
     /// Looks at the files.
@@ -151,7 +128,7 @@ impl Owner {
         if looked.changed {
             self.turn();
         } else {
-            self.serve_loopback();
+            self.effects.look(&self.now, &self.stored.allocations);
         }
     }
 
@@ -202,27 +179,14 @@ impl Owner {
         (self.now.shown.clone(), self.files.errors().iter().map(ToString::to_string).collect())
     }
 
+    /// What the rules are made from, as they are in the kernel.
+    pub(crate) fn rules(&self) -> Result<State, ServiceError> {
+        self.effects.rules()
+    }
+
     /// Ends. `leave`: what is served stays served, for the next one to take over.
-    pub(crate) fn close(mut self, leave: bool) -> Vec<String> {
-        let mut failures = Vec::new();
-        if let Some((local, runtime)) = self.local.take() {
-            runtime.block_on(local.drain(Duration::ZERO));
-        }
-        match self.plane.take() {
-            Some(plane) if leave => plane.leave(),
-            Some(plane) => {
-                if let Err(error) = plane.stop() {
-                    failures.push(format!("removing the table of Services: {error}"));
-                }
-            }
-            None => {}
-        }
-        if let Some(reservation) = self.reservation.take().filter(|_| !leave)
-            && let Err(error) = reservation.restore()
-        {
-            failures.push(format!("giving the node ports back: {error}"));
-        }
-        failures
+    pub(crate) fn close(self, leave: bool) -> Vec<String> {
+        self.effects.close(leave)
     }
 
     /// Everything that is written: files first, in their order.
@@ -271,116 +235,66 @@ impl Owner {
             served.iter().filter_map(|(name, problem)| Some((name.clone(), problem.clone()?))).collect();
         let since: BTreeMap<ObjectName, _> =
             written.keys().map(|name| (name.clone(), self.stored.since(name))).collect();
-        let admitted: Vec<Admitted<'_>> = served
-            .into_iter()
-            .filter_map(|(name, problem)| {
-                let written = self.good.get(&name)?;
-                let given = self.stored.allocations.get(&name)?;
-                Some(Admitted { written, given, since: *since.get(&name)?, problem })
-            })
-            .collect();
+        let admitted: Vec<Admitted<'_>> =
+            since.iter().filter_map(|(name, since)| self.admitted(name, *since)).collect();
         let of_files: Vec<EndpointSlice> =
             self.files.manifests().flat_map(|read| read.slices.clone()).collect();
         let next = desired(&admitted, of_files.iter(), &world);
+        drop(admitted);
         // Numbers are on disk before anybody is told.
         if let Err(error) = self.store.write(&self.stored) {
             tracing::error!("{error}; Services may get other addresses after a restart");
         }
-        self.apply(next);
+        self.effects.follow(&self.now, &next, &self.stored.allocations);
+        self.now = next;
+    }
+
+    /// Only the catalog is otherwise: Services that select nothing of what has changed are left as they are.
+    fn follow_instances(&mut self, before: &World) {
+        let Some(world) = self.world.clone() else { return };
+        let changed = world.differences(before);
+        if changed.is_empty() {
+            return;
+        }
+        let concerned = |written: &Written| {
+            changed.iter().any(|instance: &Arc<Instance>| selects(&written.service.selector, instance))
+        };
+        let names: Vec<ObjectName> =
+            self.good.iter().filter(|(_, one)| concerned(one)).map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let since: Vec<_> = names.iter().map(|name| self.stored.since(name)).collect();
+        let mut now = std::mem::take(&mut self.now);
+        let admitted: Vec<Admitted<'_>> =
+            names.iter().zip(since).filter_map(|(name, since)| self.admitted(name, since)).collect();
+        let renewed = now.renew(&admitted, &world);
+        drop(admitted);
+        self.effects.follow_instances(&now, renewed);
+        self.now = now;
+    }
+
+    /// What is served of this Service: as it was last when it could be.
+    fn admitted(&self, name: &ObjectName, since: std::time::SystemTime) -> Option<Admitted<'_>> {
+        let (written, given) = (self.good.get(name)?, self.stored.allocations.get(name)?);
+        Some(Admitted { written, given, since, problem: self.problems.get(name).cloned() })
     }
 
     fn allocate(&mut self, written: &BTreeMap<ObjectName, Written>) -> BTreeMap<ObjectName, AllocateError> {
         let primary = self.ranges.addresses.first().map_or(Family::V4, |range| Family::of(range.addr()));
         let wanted: Vec<Wanted> = written.values().map(|one| wanted(one, primary)).collect();
         let pools = self.settings.pools.clone();
-        let others = move |port: u16| {
+        let effects = &self.effects;
+        let others = |port: u16| {
             if let Some(pool) = pools.iter().find(|pool| pool.contains(port)) {
                 return Some(format!("by the pool {pool} that instances get ports from"));
+            }
+            if effects.holds(port) {
+                return None;
             }
             bound(port)
         };
         self.stored.allocations.settle(&self.ranges, &wanted, &others, &mut rand::rng())
-    }
-
-    fn apply(&mut self, next: Desired) {
-        self.board.set(next.names.clone());
-        self.reserve();
-        if self.settings.dataplane {
-            self.apply_rules(&next);
-        }
-        self.now = next;
-        self.serve_loopback();
-    }
-
-    fn apply_rules(&mut self, next: &Desired) {
-        let Some(plane) = &self.plane else {
-            if next.services.is_empty() {
-                return;
-            }
-            let services = next.services.values().cloned().collect();
-            match ServicePlane::start(self.config(), services, next.slices.values().cloned().collect()) {
-                Ok(plane) => self.plane = Some(plane),
-                Err(error) => tracing::error!("Services are not served: {error}"),
-            }
-            return;
-        };
-        let mut events = Vec::new();
-        let gone = |name: &&ObjectName| !next.services.contains_key(*name);
-        events.extend(self.now.services.keys().filter(gone).cloned().map(ServiceEvent::RemoveService));
-        let gone = |name: &&ObjectName| !next.slices.contains_key(*name);
-        events.extend(self.now.slices.keys().filter(gone).cloned().map(ServiceEvent::RemoveSlice));
-        let slices = next.slices.values().filter(|slice| self.now.slices.get(&slice.name) != Some(*slice));
-        events.extend(slices.cloned().map(ServiceEvent::SetSlice));
-        let services = next.services.values().filter(|one| self.now.services.get(&one.name) != Some(*one));
-        events.extend(services.cloned().map(ServiceEvent::SetService));
-        if !events.is_empty()
-            && let Err(error) = plane.change(events)
-        {
-            tracing::error!("not all Services are served as they should be: {error}; trying again");
-        }
-    }
-
-    fn config(&self) -> ServicesConfig {
-        ServicesConfig {
-            table: TABLE.to_owned(),
-            node: self.settings.node.clone(),
-            detector: LocalDetector::InterfacePrefix(self.settings.interfaces.clone()),
-            service_networks: self.ranges.addresses.clone(),
-            ..ServicesConfig::default()
-        }
-    }
-
-    /// Node ports are nobody's source port: the kernel would then take an answer for a new connection to the Service.
-    fn reserve(&mut self) {
-        let ports = self.stored.allocations.node_ports();
-        if !self.settings.dataplane || ports == self.reserved {
-            return;
-        }
-        let ranges: Vec<PortRange> = ports.iter().filter_map(|port| PortRange::single(*port).ok()).collect();
-        let result = match &mut self.reservation {
-            Some(reservation) => reservation.change(&ranges).map(|_| ()),
-            None => {
-                let record = self.settings.data.join("node-ports.json");
-                let made =
-                    reserve::Reservation::make(Path::new(reserve::PATH), &record, &Boot::current(), &ranges)
-                        .1;
-                made.map(|made| self.reservation = Some(made))
-            }
-        };
-        match result {
-            Ok(()) => self.reserved = ports,
-            Err(error) => tracing::warn!("node ports are not reserved: {error}"),
-        }
-    }
-
-    /// Also when nothing has changed: a port that somebody had may be free now.
-    fn serve_loopback(&mut self) {
-        let Some((local, runtime)) = &self.local else { return };
-        let _inside = runtime.enter();
-        let ports: Vec<LocalNodePort> = local::ports(&self.now, &self.settings.node);
-        for problem in local.set(ports) {
-            tracing::debug!("{problem}");
-        }
     }
 }
 

@@ -124,6 +124,11 @@ pub(super) fn explain(
     Ok(explained)
 }
 
+/// Whether one of these Services has the address and port.
+pub(super) fn serves(services: &Services, machine: &Machine, question: &Question) -> bool {
+    find(services, machine, question).is_some()
+}
+
 /// What the packet counts as.
 fn whose(
     machine: &Machine,
@@ -178,7 +183,11 @@ fn find<'s>(
 /// Which list was asked: the one that the rules took the endpoint from; where they took none, the one whose emptiness
 /// is the reason.
 fn list(services: &Services, outcomes: &[Outcome], service: &Service, address: &str) -> List {
-    let looked = outcomes.iter().flat_map(|outcome| &outcome.steps).filter_map(|step| match &step.what {
+    // Tables of several owners have sets of the same names.
+    let ours = format!("inet {}", services.config().table);
+    let steps = outcomes.iter().flat_map(|outcome| &outcome.steps);
+    let own = steps.filter(|step| step.place.as_ref().is_some_and(|place| place.table == ours));
+    let looked = own.filter_map(|step| match &step.what {
         What::Looked { set, found: Some(_), .. } => services.set_id(set),
         _ => None,
     });

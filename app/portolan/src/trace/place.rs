@@ -23,14 +23,17 @@ impl Place {
             let names: BTreeMap<u32, String> =
                 rtnl.links()?.into_iter().map(|link| (link.index, link.name)).collect();
             let mut by_link: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-            let mut own = Vec::new();
+            let (mut own, mut by_loopback) = (Vec::new(), Vec::new());
             for address in rtnl.addresses()? {
                 let ip = address.net.addr();
                 by_link.entry(address.index).or_default().push(ip);
                 if address.scope == Scope::Global && !ip.is_loopback() {
-                    own.push(ip);
+                    let of_loopback = names.get(&address.index).is_some_and(|name| name == "lo");
+                    if of_loopback { &mut by_loopback } else { &mut own }.push(ip);
                 }
             }
+            // Gateways of instances are there: clients know the machine by the others.
+            own.extend(by_loopback);
             let mut host = Host::new();
             for (index, addresses) in &by_link {
                 host = host.interface(names.get(index).cloned().unwrap_or_default(), addresses);

@@ -21,7 +21,7 @@ pub(super) fn read(
     source: &str,
     destination: &str,
     protocol: Option<Protocol>,
-    services: &[Service],
+    services: &[&Service],
     own: &[IpAddr],
 ) -> anyhow::Result<Question> {
     let like = source.parse::<IpAddr>().ok().or_else(|| Some(source.parse::<SocketAddr>().ok()?.ip()));
@@ -74,7 +74,7 @@ fn address_and_port(text: &str) -> anyhow::Result<SocketAddr> {
 fn of_service(
     text: &str,
     protocol: Option<Protocol>,
-    services: &[Service],
+    services: &[&Service],
     like: Option<IpAddr>,
 ) -> anyhow::Result<(SocketAddr, Protocol)> {
     let (name, port) = match text.split_once(':') {

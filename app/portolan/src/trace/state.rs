@@ -1,19 +1,19 @@
-//! What the rules are made from: as the proxy of this machine tells, or as a file says.
+//! What the rules are made from: as who serves Services on this machine tells, or as a file says.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, bail};
-use http::Method;
 use ipnet::IpNet;
+use portolan_apply::{ApplyError, ServicePlane};
 use portolan_cli::TraceArgs;
-use portolan_client::{Client, Endpoint};
 use portolan_model::{EndpointSlice, Service, ServiceNode};
 use portolan_services::{LocalDetector, NodePortAddresses, Services, ServicesConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::output::problem::Hint as _;
+/// Where `portolan proxy` and `portolan up` tell it, each at its socket.
+pub(crate) const PATH: &str = "/v1/services/state";
 
-/// The answer of `GET /v1/services` at the socket of a proxy.
+/// The answer of `GET` [`PATH`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct State {
     config: Config,
@@ -42,22 +42,20 @@ enum Detector {
 }
 
 impl State {
-    /// From where the flags say.
-    pub(crate) async fn get(args: &TraceArgs, own: &[IpAddr]) -> anyhow::Result<Self> {
-        match &args.from {
-            Some(path) => Self::read(args, path, own),
-            None => {
-                let client = Client::new(Endpoint::Unix(args.socket.clone()), None);
-                let asked = client.request_json(Method::GET, "/v1/services", None::<&()>).await;
-                asked.hint(
-                    "is there a `portolan proxy` on this machine, and are you root? --socket says where it answers; \
-                     --from FILE reads Services from a file, --table NAME the rules that the kernel has",
-                )
-            }
-        }
+    /// What follows from these.
+    pub(crate) fn of(config: &ServicesConfig, services: Vec<Service>, slices: Vec<EndpointSlice>) -> Self {
+        Self { config: Config::of(config), services, slices }
     }
 
-    fn read(args: &TraceArgs, path: &Path, own: &[IpAddr]) -> anyhow::Result<Self> {
+    /// What the kernel has now, as its owner knows it. Waits for the owner's thread.
+    pub(crate) fn of_plane(plane: &ServicePlane) -> Result<Self, ApplyError> {
+        plane.inspect(|services| {
+            Self::of(services.config(), services.services().cloned().collect(), services.slices().collect())
+        })
+    }
+
+    /// As `--from` says.
+    pub(super) fn read(args: &TraceArgs, path: &Path, own: &[IpAddr]) -> anyhow::Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let manifest = portolan_kubernetes::services_from_yaml(&text)
@@ -76,18 +74,11 @@ impl State {
         if services.is_empty() {
             bail!("{} has no Service with a clusterIP: nothing would be served", path.display());
         }
-        let detector = if networks.is_empty() { Detector::None } else { Detector::Networks { networks } };
-        let usual = ServicesConfig::default();
-        let config = Config {
-            table: usual.table,
-            node: ServiceNode { name, zone: None, addresses: own.to_vec() },
-            detector,
-            masquerade_all: usual.masquerade_all,
-            masquerade_mark: usual.masquerade_mark,
-            node_ports: None,
-            service_networks: usual.service_networks,
-        };
-        Ok(Self { config, services, slices: manifest.slices })
+        let detector =
+            if networks.is_empty() { LocalDetector::None } else { LocalDetector::Networks(networks) };
+        let node = ServiceNode { name, zone: None, addresses: own.to_vec() };
+        let config = ServicesConfig { node, detector, ..ServicesConfig::default() };
+        Ok(Self::of(&config, services, manifest.slices))
     }
 
     /// The Services with their rules.
@@ -114,6 +105,28 @@ impl State {
             ..ServicesConfig::default()
         };
         Ok(Services::load(config, self.services.clone(), self.slices.clone())?)
+    }
+}
+
+impl Config {
+    fn of(config: &ServicesConfig) -> Self {
+        Self {
+            table: config.table.clone(),
+            node: config.node.clone(),
+            detector: match &config.detector {
+                LocalDetector::None => Detector::None,
+                LocalDetector::Networks(networks) => Detector::Networks { networks: networks.clone() },
+                LocalDetector::Interface(name) => Detector::Interface { name: name.clone() },
+                LocalDetector::InterfacePrefix(name) => Detector::InterfacePrefix { name: name.clone() },
+            },
+            masquerade_all: config.masquerade_all,
+            masquerade_mark: config.masquerade_mark,
+            node_ports: match &config.node_ports {
+                NodePortAddresses::All => None,
+                NodePortAddresses::Only(only) => Some(only.iter().copied().collect()),
+            },
+            service_networks: config.service_networks.clone(),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use portolan_sandbox::{SandboxConfig, resolv_conf};
 use crate::{
     node::{NodeConfig, OwnConfig},
     rights::Rights,
-    services::ServicesSettings,
+    services::{LO, ServicesSettings},
 };
 
 /// Everything that `up` is told.
@@ -129,7 +129,9 @@ impl UpConfig {
         // Networks that this machine reaches otherwise; without them a range is chosen in the dark, which is told by the
         // first one who misses an address.
         let routes = route::Rtnl::open().and_then(|rtnl| rtnl.routes()).unwrap_or_default();
-        let routed = routes.iter().map(|route| route.destination).filter(|net| net.prefix_len() > 0);
+        // By the loopback there is only what a former life of ours has left.
+        let others = routes.iter().filter(|route| route.interface != Some(LO));
+        let routed = others.map(|route| route.destination).filter(|net| net.prefix_len() > 0);
         ServicesSettings {
             data: self.data.clone(),
             files: self.services.clone(),

@@ -1,5 +1,7 @@
 //! The promises of the allocator, for random histories of Services.
 
+use std::net::IpAddr;
+
 use proptest::{collection::vec, prelude::*};
 use rand::{SeedableRng as _, rngs::StdRng};
 
