@@ -16,6 +16,7 @@ mod conntrack;
 mod detectors;
 mod endpoints;
 mod health;
+mod hooks;
 mod live;
 mod oracle;
 mod policy;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(live::cases());
     cases.extend(affinity::cases());
     cases.extend(health::cases());
+    cases.extend(hooks::cases());
     cases.extend(policy::cases());
     cases.extend(addresses::cases());
     cases.extend(endpoints::cases());
