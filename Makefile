@@ -80,7 +80,7 @@ conformance-services: ## those of Services: every question beside kube-proxy, an
 	$(CARGO) build $(LOCKED) --package portolan
 	$(CARGO) test $(LOCKED) --package portolan-nft --test evaluate -- --include-ignored
 	$(CARGO) xtask conformance services --without-proxy --hook scripts/proxy-on-cluster
-	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_agrees_with_kube_proxy --test proxy_survives_faults -- --include-ignored --nocapture
+	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_agrees_with_kube_proxy --test proxy_survives_faults --test proxy_outlives_a_full_table -- --include-ignored --nocapture
 	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_takes_over -- --ignored ours_ the_next_one
 	$(CARGO) xtask cluster build helm
 	$(CARGO) xtask image --profile dev

@@ -102,7 +102,6 @@ fn hooks(family: Family) -> Case {
             move |scene| counted(scene, &table, &counters),
             "asked frontend backend unrefused unmasked masked",
         )
-        .short_if(family == Family::V4)
 }
 
 /// F36: a segment of an endpoint that is far out of its window does not come to the client as one of a stranger's, whom it
@@ -143,7 +142,6 @@ fn out_of_line(family: Family) -> Case {
         },
         "strange then 1a; ",
     )
-    .short_if(family == Family::V4)
 }
 
 /// Of the segment that nobody expects.
