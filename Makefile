@@ -79,6 +79,7 @@ WITH_PROXY = --set proxy.enabled=true,proxy.apiServer=https://10.240.0.2:6443,pr
 conformance-services: ## those of Services: every question beside kube-proxy, and Kubernetes' own in its place
 	$(CARGO) build $(LOCKED) --package portolan
 	$(CARGO) test $(LOCKED) --package portolan-nft --test evaluate -- --include-ignored
+	$(CARGO) test $(LOCKED) --package portolan-apply --test agrees -- --include-ignored
 	$(CARGO) xtask conformance services --without-proxy --hook scripts/proxy-on-cluster
 	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_agrees_with_kube_proxy --test proxy_survives_faults --test proxy_outlives_a_full_table -- --include-ignored --nocapture
 	$(CARGO) test $(LOCKED) --package portolan-tests --test proxy_takes_over -- --ignored ours_ the_next_one
