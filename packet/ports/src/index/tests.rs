@@ -15,7 +15,7 @@ fn mapping_of(number: u16) -> Mapping {
         host,
         container: host.first(),
         // Several lead to the same instance, and some have one version of IP only.
-        v4: (number % 7 != 0).then(|| Ipv4Addr::new(10, 0, (number % 50) as u8, 1)),
+        v4: (!number.is_multiple_of(7)).then(|| Ipv4Addr::new(10, 0, (number % 50) as u8, 1)),
         v6: number.is_multiple_of(2).then(|| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number % 90)),
     }
 }
