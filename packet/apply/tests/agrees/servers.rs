@@ -98,8 +98,10 @@ fn run(more: &Mutex<Vec<Door>>, stop: &AtomicBool) {
         let _ = epoll::wait(&poller, spare_capacity(&mut events), Some(&look));
         for event in &events {
             let number = event.data.u64();
-            if !serve(&doors[&number], &mut new) {
-                // Closing it takes it out of the poller.
+            let Some(door) = doors.get(&number) else { continue };
+            if !serve(door, &mut new) {
+                // Closing alone would leave it in the poller while a child that is just being started has a copy.
+                let _ = epoll::delete(&poller, door);
                 doors.remove(&number);
             }
         }
