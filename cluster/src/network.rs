@@ -74,7 +74,13 @@ fn host(layout: &Layout, part: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
     add_namespace(&namespace)?;
     // The other end of a removed namespace's pair goes a moment later than the namespace.
     let _ = command::ip(&format!("-n {lan} link del {part}"));
-    command::ip(&format!("-n {lan} link add {part} type veth peer name eth0 netns {namespace}"))?;
+    // A machine has the same card after a reboot: its neighbours would ask for a new one only when they have waited for
+    // the old one in vain, up to a minute.
+    let [_, b, c, d] = v4.octets();
+    let card = format!("02:0a:00:{b:02x}:{c:02x}:{d:02x}");
+    command::ip(&format!(
+        "-n {lan} link add {part} type veth peer name eth0 address {card} netns {namespace}"
+    ))?;
     command::ip(&format!("-n {lan} link set {part} master br0 up"))?;
     command::ip(&format!("-n {namespace} addr add {v4}/24 dev eth0"))?;
     command::ip(&format!("-n {namespace} -6 addr add {v6}/64 dev eth0 nodad"))?;

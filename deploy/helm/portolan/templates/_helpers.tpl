@@ -117,3 +117,17 @@ readOnlyRootFilesystem: true
 - --no-nri
 {{- end }}
 {{- end }}
+
+{{/*
+The API server's own address, for what still asks it when the proxy and so the Service `kubernetes` is gone.
+*/}}
+{{- define "portolan.apiServerEnv" -}}
+{{- if .Values.proxy.enabled }}
+{{- $url := urlParse .Values.proxy.apiServer -}}
+env:
+  - name: KUBERNETES_SERVICE_HOST
+    value: {{ trimPrefix "[" $url.hostname | trimSuffix "]" | quote }}
+  - name: KUBERNETES_SERVICE_PORT
+    value: {{ regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (eq $url.scheme "http" | ternary "80" "443") | quote }}
+{{- end }}
+{{- end }}
