@@ -134,6 +134,14 @@ impl Namespace {
         self.sysctl("net/ipv6/conf/all/forwarding", "1");
     }
 
+    /// Makes it tell every refusal by ICMP, however many there are.
+    pub fn tell_all_refusals(&self) {
+        self.sysctl("net/ipv4/icmp_ratelimit", "0");
+        self.sysctl("net/ipv6/icmp/ratelimit", "0");
+        self.sysctl("net/ipv4/icmp_msgs_per_sec", "1000000");
+        self.sysctl("net/ipv4/icmp_msgs_burst", "100000");
+    }
+
     /// Adds a route: `route("default via 10.0.0.1")`; the family is that of the first address in it.
     #[track_caller]
     pub fn route(&self, words: &str) {

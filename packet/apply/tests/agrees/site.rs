@@ -69,12 +69,8 @@ impl Site {
     pub fn new() -> Self {
         let node = Namespace::new();
         node.forward();
+        node.tell_all_refusals();
         for (path, value) in [
-            // Refusals are told however many there are.
-            ("net/ipv4/icmp_ratelimit", "0"),
-            ("net/ipv6/icmp/ratelimit", "0"),
-            ("net/ipv4/icmp_msgs_per_sec", "1000000"),
-            ("net/ipv4/icmp_msgs_burst", "100000"),
             ("net/ipv4/conf/all/rp_filter", "0"),
             ("net/ipv4/conf/default/rp_filter", "0"),
             ("net/ipv4/conf/all/send_redirects", "0"),
