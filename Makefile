@@ -16,10 +16,17 @@ LOCKED = --locked
 help: ## list the chores
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
+# A test that waits for ever is ended, and named, instead of the whole run: `timeout` starts each program of tests. On a
+# terminal it leaves Ctrl-C to the tests; elsewhere it ends with a program also what that has started.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr a-z- A-Z_)
+LONGEST = 900
+BOUNDED = CARGO_TARGET_$(HOST)_RUNNER="timeout $(if $(CI),,--foreground) --kill-after=10 $(LONGEST)"
+
 # Tests of Kubernetes run on a real cluster of network namespaces, which root can start. Its programs are built from
 # their Go modules into a cache outside of this tree (docs/cluster.md): 20 minutes on two cores the first time.
 IF_ROOT = [ "$$(id -u)" -ne 0 ] ||
-ON_CLUSTER = $(CARGO) xtask cluster with --name test --nodes 2 --without-portmap -- $(CARGO) test $(LOCKED) --package portolan-tests --no-fail-fast
+WITH_CLUSTER = $(CARGO) xtask cluster with --name test --nodes 2 --without-portmap --
+TEST_CLUSTER = $(CARGO) test $(LOCKED) --package portolan-tests --no-fail-fast
 # Those of `make test`; `make conformance` runs all of them.
 CLUSTER_TESTS = --test cluster_ports --test cluster_galaxy
 
@@ -28,9 +35,9 @@ test: prerequisites lint ## install what is missing where that is allowed, check
 	$(CARGO) test $(LOCKED) --workspace --no-fail-fast --doc
 	$(CARGO) build $(LOCKED) --package portolan
 	@$(IF_ROOT) $(CARGO) xtask cluster build kube node cni dns helm
-	PORTOLAN_TEST_CLUSTER=none $(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
+	$(BOUNDED) PORTOLAN_TEST_CLUSTER=none $(CARGO) test $(LOCKED) --workspace --no-fail-fast --lib --bins --tests
 	@$(IF_ROOT) $(CARGO) xtask image --profile dev
-	$(IF_ROOT) $(ON_CLUSTER) $(CLUSTER_TESTS)
+	$(IF_ROOT) $(WITH_CLUSTER) env $(BOUNDED) $(TEST_CLUSTER) $(CLUSTER_TESTS)
 
 .PHONY: prerequisites
 prerequisites:
@@ -70,7 +77,7 @@ conformance: conformance-ports conformance-services ## every test on a cluster, 
 .PHONY: conformance-ports conformance-services
 conformance-ports: ## those of host ports, with our plugin in the place of portmap
 	$(CARGO) xtask image --profile dev
-	$(ON_CLUSTER) $(addprefix --test cluster_,endpoints faults firewalls galaxy helm media pools ports registry tutorial)
+	$(WITH_CLUSTER) $(TEST_CLUSTER) $(addprefix --test cluster_,endpoints faults firewalls galaxy helm media pools ports registry tutorial)
 	PROFILE=dev $(CARGO) xtask conformance hostport --without-portmap --hook scripts/install-on-cluster
 
 ON_SERVICES = $(CARGO) xtask cluster with --name services --nodes 2 --without-proxy --hook scripts/proxy-on-cluster --

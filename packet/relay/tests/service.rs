@@ -226,6 +226,7 @@ fn the_backend_is_told_who_the_client_is() {
             listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
             all
         });
+        // The relay may not even have accepted it when it is told to drain.
         let client = site.relays(Options::default(), async |relays| {
             let told = Frontend { proxy_protocol: Some(version), ..frontend(Protocol::Tcp, &[backend]) };
             served(relays.set(vec![told]));
@@ -448,6 +449,26 @@ fn draining_takes_nobody_new_and_lets_those_that_are_there_finish() {
         assert_eq!(relays.drain(Duration::from_millis(50)).await, 1);
         let end = stream.read(&mut [0; 64]);
         assert!(matches!(end, Ok(0)) || end.is_err(), "{end:?}");
+    });
+}
+
+#[test]
+fn draining_serves_all_that_the_kernel_had_let_in() {
+    need_root!();
+    let site = Site::new();
+    let echo = site.echo(Protocol::Tcp, "one");
+    site.relays(Options { connections: 1, ..Options::default() }, async |relays| {
+        served(relays.set(vec![frontend(Protocol::Tcp, &[echo.address()])]));
+        let connect = || site.world.run(|| TcpStream::connect(("192.0.2.1", PORT)).unwrap());
+        // One is served, one waits for its place, and the others are in the queue of the socket.
+        let first = greeted(connect()).unwrap();
+        let others: Vec<_> = (0..5).map(|_| connect()).collect();
+        let client = tokio::task::spawn_blocking(move || {
+            drop(first);
+            others.into_iter().map(|stream| greeted(stream).is_ok()).collect::<Vec<_>>()
+        });
+        let (left, greeted) = tokio::join!(relays.drain(SOON), client);
+        assert_eq!((left, greeted.unwrap()), (0, vec![true; 5]));
     });
 }
 

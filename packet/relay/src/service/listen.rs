@@ -10,7 +10,7 @@ use super::FrontendKey;
 use crate::filter;
 
 /// Connections that are complete and not yet accepted.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: i32 = 1024;
 /// Asked of the kernel for UDP, so that a burst is not lost while something else has the processor.
 const UDP_BUFFER: usize = 4 << 20;
 

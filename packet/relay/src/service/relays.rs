@@ -8,8 +8,11 @@ use std::{
 };
 
 use portolan_model::{ObjectName, Protocol};
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::watch;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::{
     Frontend, FrontendKey, FrontendStats, ListenError, Options, admit::Admission, affinity::Affinity,
@@ -23,16 +26,8 @@ struct Running {
     frontend: Frontend,
     live: watch::Sender<Arc<Live>>,
     counters: Arc<Counters>,
-    /// TCP: accepts; its connections are tasks of their own.
-    accepting: Option<JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
-            accepting.abort();
-        }
-    }
+    /// Of TCP: nobody new comes in when this is dropped. Its connections are tasks of their own.
+    _accepting: Option<DropGuard>,
 }
 
 /// Whose affinity: a port of a Service, wherever its clients come in.
@@ -119,15 +114,18 @@ impl Relays {
             Protocol::Tcp => {
                 let listener =
                     tokio::net::TcpListener::from_std(TcpListener::from(socket)).map_err(failed)?;
+                let closing = self.closing.child_token();
                 let server = tcp::Server {
                     live: receiver,
                     options: self.options,
                     admission: Arc::clone(&self.admission),
                     counters: Arc::clone(&counters),
                     connections: self.connections.clone(),
+                    closing: closing.clone(),
                     end: self.end.clone(),
                 };
-                Some(tokio::spawn(server.serve(listener)))
+                self.connections.spawn(server.serve(listener));
+                Some(closing.drop_guard())
             }
             _ => {
                 let server = udp::Server::new(
@@ -144,7 +142,7 @@ impl Relays {
             }
         };
         tracing::debug!(service = frontend.described(), on = %frontend.key(), "serving");
-        Ok(Running { frontend: frontend.clone(), live, counters, accepting })
+        Ok(Running { frontend: frontend.clone(), live, counters, _accepting: accepting })
     }
 
     /// What each of them has done, in the order of ports.
@@ -153,13 +151,15 @@ impl Relays {
         state.running.iter().map(|(key, one)| one.counters.read(*key, one.frontend.described())).collect()
     }
 
-    /// Takes nobody new, gives those that are there so long to end by themselves, and ends. Returns how many were cut
-    /// off: connections, and UDP ports with clients.
+    /// Takes nobody new, gives those that are there so long to end by themselves, and ends. Whoever the kernel let in
+    /// before is there, also if nobody has read a byte of it yet. Returns how many were cut off: connections, ports with
+    /// clients that wait for room, and UDP ports with clients.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.closing.cancel();
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            // Sockets that listen are closed now; those of UDP stay open for the clients that they have.
+            // Sockets of UDP stay open for the clients that they have; those that listen are closed when their queues
+            // are empty.
             state.running.retain(|key, _| key.protocol == Protocol::Udp);
         }
         self.connections.close();

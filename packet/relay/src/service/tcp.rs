@@ -20,6 +20,7 @@ use super::{
     Options,
     admit::Admission,
     frontend::Live,
+    listen,
     splice::{self, Patience},
     stats::Counters,
 };
@@ -40,45 +41,69 @@ pub(crate) struct Server {
     pub(crate) counters: Arc<Counters>,
     /// Connections, of this listener and of all others: they outlive their listener.
     pub(crate) connections: TaskTracker,
+    /// Nobody new comes in.
+    pub(crate) closing: CancellationToken,
     /// All connections end.
     pub(crate) end: CancellationToken,
 }
 
 impl Server {
-    /// Accepts until the task is dropped.
+    /// Works until `end`, or from `closing` on until those are served that the kernel had let in by then: their clients
+    /// have sent to an open connection, which the kernel would reset when the socket is closed.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let server = Arc::new(self);
-        loop {
-            let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot accept a connection");
-                    sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let client = peer.ip().to_canonical();
-            if !server.live.borrow().admits(client) {
-                server.counters.refused();
-                reset(&stream);
-                continue;
+        let all = async {
+            while let Some(accepted) = server.closing.run_until_cancelled(listener.accept()).await {
+                server.take(accepted).await;
             }
-            let Some(own) = server.admission.of(client) else {
-                tracing::debug!(%client, "has all the connections that one client may have");
-                server.counters.refused();
-                reset(&stream);
-                continue;
+            server.take_those_that_wait(listener).await;
+        };
+        server.end.run_until_cancelled(all).await;
+    }
+
+    async fn take_those_that_wait(self: &Arc<Self>, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        // The queue is no longer than this, and whoever comes later is too late.
+        for _ in 0..listen::BACKLOG {
+            let accepted = match listener.accept() {
+                Ok((stream, peer)) => asynchronous(stream).map(|stream| (stream, peer)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => Err(error),
             };
-            // Whoever comes while there is no room waits, this one here and the others in the kernel.
-            let Some(permit) = server.admission.connection().await else { return };
-            let connection = Arc::clone(&server);
-            let served = async move {
-                let _places = (own, permit);
-                let _open = connection.counters.open();
-                connection.connection(stream, peer).await;
-            };
-            server.connections.spawn(server.end.clone().run_until_cancelled_owned(served));
+            self.take(accepted).await;
         }
+    }
+
+    /// Begins to serve one, or turns it away. While there is no room it waits, and all that come later in the kernel.
+    async fn take(self: &Arc<Self>, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
+                sleep(PAUSE).await;
+                return;
+            }
+        };
+        let client = peer.ip().to_canonical();
+        if !self.live.borrow().admits(client) {
+            self.counters.refused();
+            reset(&stream);
+            return;
+        }
+        let Some(own) = self.admission.of(client) else {
+            tracing::debug!(%client, "has all the connections that one client may have");
+            self.counters.refused();
+            reset(&stream);
+            return;
+        };
+        let Some(permit) = self.admission.connection().await else { return };
+        let connection = Arc::clone(self);
+        let served = async move {
+            let _places = (own, permit);
+            let _open = connection.counters.open();
+            connection.connection(stream, peer).await;
+        };
+        self.connections.spawn(self.end.clone().run_until_cancelled_owned(served));
     }
 
     async fn connection(&self, mut client: TcpStream, peer: SocketAddr) {
@@ -148,6 +173,12 @@ pub(crate) fn remember(live: &Live, client: IpAddr, backend: SocketAddr) {
     if let Some((_, affinity)) = &live.affinity {
         affinity.lock().unwrap_or_else(PoisonError::into_inner).set(client, backend, Instant::now());
     }
+}
+
+/// Of a listener that does not block, which accept(2) does not pass on.
+fn asynchronous(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// Closing it then tells the peer that something went wrong, instead of an end in order (RFC 9293 section 3.10.4).
