@@ -45,19 +45,24 @@ struct Router {
 impl Router {
     fn new() -> Self {
         let (client, router, far) = (Namespace::new(), Namespace::new(), Namespace::new());
-        // All that packets claim to come from: refusals to a neighbour that nobody is wait for it for seconds, and fill the
-        // send buffer of the one socket by which the kernel sends all of them (`icmp6_send`); further ones are lost.
-        let from = ["10.9.1.2", "10.9.1.30", "10.9.1.70", "10.9.1.99"]
-            .map(|text| [format!("{text}/24"), format!("{}/64", random::six(text))]);
-        let from: Vec<&str> = from.iter().flatten().map(String::as_str).collect();
         link(
-            LinkEnd::new(&client, "eth0", &from),
+            LinkEnd::new(&client, "eth0", &["10.9.1.2/24", "fd09:1::2/64"]),
             LinkEnd::new(&router, CLIENT_LINK, &["10.9.1.1/24", "fd09:1::1/64"]),
         );
         link(
             LinkEnd::new(&router, FAR_LINK, &["10.9.2.1/24", "fd09:2::1/64"]),
             LinkEnd::new(&far, "eth0", &["10.9.2.2/24", "fd09:2::2/64"]),
         );
+        for (namespace, interface) in
+            [(&client, "eth0"), (&router, CLIENT_LINK), (&router, FAR_LINK), (&far, "eth0")]
+        {
+            without_neighbours(namespace, interface);
+        }
+        // What is for nobody ends at the links' other ends, and does not come back. A new namespace forwards IPv4 if the
+        // machine's own does.
+        for end in [&client, &far] {
+            end.sysctl("net/ipv4/ip_forward", "0");
+        }
         router.forward();
         for words in ["default via 10.9.2.2", "default via fd09:2::2"] {
             router.route(words);
@@ -140,6 +145,16 @@ impl Router {
     }
 }
 
+/// Nobody asks for a neighbour's address: both ends of a link have the same one.
+///
+/// Neighbour discovery of IPv6 is packets, which the rules of a world see. They drop them, so that packets wait for a
+/// neighbour who is never found; and those that come late put the sender's address into a set in the middle of another
+/// world. Refusals to neighbours that are not found yet fill the send buffer of the one socket by which the kernel sends
+/// all of them (`icmp6_send`), and further ones are lost. With `IFF_NOARP` all are known (`ndisc_constructor`).
+fn without_neighbours(namespace: &Namespace, interface: &str) {
+    namespace.ip(&format!("link set {interface} address 02:09:00:00:00:01 arp off"));
+}
+
 /// Sends all packets through the kernel and through the evaluator, and compares.
 fn agree(router: &mut Router, ruleset: &Ruleset, packets: &[(Packet, Origin)]) -> Result<(), String> {
     router.load(ruleset);
@@ -179,7 +194,6 @@ fn agree(router: &mut Router, ruleset: &Ruleset, packets: &[(Packet, Origin)]) -
 }
 
 #[test]
-#[ignore = "one world in a hundred is told otherwise, not yet understood: `make conformance` runs it"]
 fn packets_end_in_memory_as_in_the_kernel() {
     need_root!();
     agree_on(30);
@@ -187,58 +201,37 @@ fn packets_end_in_memory_as_in_the_kernel() {
 
 #[test]
 #[ignore = "make conformance runs it"]
-fn packets_of_hundreds_of_rulesets_end_in_memory_as_in_the_kernel() {
+fn packets_of_thousands_of_rulesets_end_in_memory_as_in_the_kernel() {
     need_root!();
-    agree_on(1000);
+    agree_on(3000);
 }
 
-/// `PROPTEST_CASES` says another number of rulesets.
+/// `PROPTEST_CASES` says another number of rulesets. One that ends otherwise is shown as it is: the first packet that
+/// differs, and its way, tell more than the smallest ruleset, for which some hundred more would be loaded.
 fn agree_on(cases: u32) {
     let mut router = Router::new();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(cases);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     let strategy = (random::recipes(), random::packets());
-    let mut left = BTreeMap::<&str, usize>::new();
-    for _ in 0..cases {
-        let mut tree = strategy.new_tree(&mut runner).unwrap();
-        let (recipes, packets) = tree.current();
-        let ruleset = random::ruleset(&recipes);
-        let Err(first) = agree(&mut router, &ruleset, &packets) else {
-            count(&ruleset, &packets, &mut left);
-            continue;
-        };
-        // The smallest ruleset that still differs is shown.
-        eprintln!("{first}");
-        let mut worst = (ruleset, first);
-        let mut tries = 0;
-        while tries < 60 {
-            tries += 1;
-            if !tree.simplify() {
-                break;
-            }
-            loop {
-                let (recipes, packets) = tree.current();
-                let ruleset = random::ruleset(&recipes);
-                match agree(&mut router, &ruleset, &packets) {
-                    Err(error) => worst = (ruleset, error),
-                    Ok(()) => {
-                        if tree.complicate() {
-                            continue;
-                        }
-                    }
-                }
-                break;
-            }
+    let mut left = BTreeMap::<&str, u32>::new();
+    for case in 0..cases {
+        if case % 250 == 0 {
+            eprintln!("{case} of {cases} rulesets");
         }
-        panic!("{}\n{}", worst.1, worst.0);
+        let (recipes, packets) = strategy.new_tree(&mut runner).unwrap().current();
+        let ruleset = random::ruleset(&recipes);
+        if let Err(error) = agree(&mut router, &ruleset, &packets) {
+            panic!("ruleset {case} of {cases}: {error}\n{ruleset}");
+        }
+        count(&ruleset, &packets, &mut left);
     }
-    // All ends were met, or the rules are not worth their name.
+    // All ends were met, or the rules are not worth their name. Few may lack one by chance.
     for end in ["sent", "delivered", "dropped", "rejected", "rewritten"] {
-        assert!(left.get(end).is_some_and(|count| *count > 20), "{left:?}");
+        assert!(cases < 100 || left.get(end).is_some_and(|count| *count > cases), "{left:?}");
     }
 }
 
-fn count(ruleset: &Ruleset, packets: &[(Packet, Origin)], left: &mut BTreeMap<&str, usize>) {
+fn count(ruleset: &Ruleset, packets: &[(Packet, Origin)], left: &mut BTreeMap<&str, u32>) {
     let machine = Machine::new(Router::host()).with(ruleset);
     for (packet, origin) in packets {
         for outcome in machine.outcomes(packet, origin).unwrap() {
