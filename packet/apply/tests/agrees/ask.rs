@@ -83,6 +83,11 @@ fn begin(asked: &Asked) -> io::Result<Socket> {
         }
         _ => {}
     }
+    // A client on the node is refused while its `connect` still holds the socket: the kernel keeps that for the next SYN,
+    // a second later, and says it before only when asked (`sk_err_soft` in `tcp_v4_err` and `tcp_v6_err`, v6.18).
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
     if asked.protocol == Protocol::Udp {
         match socket.send(b"?") {
             // A rule of the sender's own machine dropped it, and may have told the socket why.

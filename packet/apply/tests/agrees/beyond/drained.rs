@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portolan_apply::ServiceEvent::{RemoveService, SetSlice};
+use portolan_apply::{
+    ServiceEvent::{RemoveService, SetSlice},
+    ServicePlane,
+};
 use portolan_model::{PortRange, PortSpan, Protocol, ServiceOptions};
 use portolan_testkit::need_root;
 
@@ -43,10 +46,7 @@ fn speak(stream: &mut TcpStream) -> Result<(), ErrorKind> {
 #[test]
 fn connections_live_on_for_the_time_of_their_service_and_are_reset_then() {
     need_root!();
-    let site = Site::new();
-    serve(&site, &[8080, 20_000]);
-    let plane = apply(&site, service(options()), &ENDPOINTS[..1]);
-    let mut streams = everywhere(&site);
+    let (_site, plane, mut streams) = connected();
     let begun = Instant::now();
     plane.change(slices(&ENDPOINTS[1..2]).into_iter().map(SetSlice).collect()).unwrap();
     for (name, stream) in &mut streams {
@@ -71,10 +71,7 @@ fn connections_live_on_for_the_time_of_their_service_and_are_reset_then() {
 #[test]
 fn connections_outlive_their_service() {
     need_root!();
-    let site = Site::new();
-    serve(&site, &[8080, 20_000]);
-    let plane = apply(&site, service(options()), &ENDPOINTS[..1]);
-    let mut streams = everywhere(&site);
+    let (_site, plane, mut streams) = connected();
     let begun = Instant::now();
     plane.change(vec![RemoveService(service(options()).name)]).unwrap();
     while begun.elapsed() < DRAIN * 2 {
@@ -82,6 +79,15 @@ fn connections_outlive_their_service() {
             assert_eq!(speak(stream), Ok(()), "{name}");
         }
     }
+}
+
+/// The Service with one endpoint, and connections to it.
+fn connected() -> (Site, ServicePlane, Vec<(String, TcpStream)>) {
+    let site = Site::new();
+    serve(&site, &[8080, 20_000]);
+    let plane = apply(&site, service(options()), &ENDPOINTS[..1]);
+    let streams = everywhere(&site);
+    (site, plane, streams)
 }
 
 /// A connection from everybody by every kind of frontend.
