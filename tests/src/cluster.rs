@@ -5,12 +5,16 @@
 
 mod echo;
 mod install;
+mod line;
+mod nodes;
 mod outside;
 mod ports;
 mod space;
 
 pub use echo::Echo;
 pub use install::{Chart, image, installed, load_image};
+pub use line::Line;
+pub use nodes::{client, found, namespace, on, say};
 pub use outside::Outside;
 pub use ports::{Asking, Told, image as image_name, public_address, told};
 pub use space::{Space, ready, status_of};

@@ -2,11 +2,20 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use portolan_cluster::{Cluster, Node, need_cluster};
-use portolan_testkit::{ask, eventually, eventually_ok, need_root};
-use portolan_tests::cluster::{Asking, Outside, Space, installed, public_address, told};
+use portolan_cluster::{Cluster, need_cluster};
+use portolan_testkit::{eventually, eventually_ok, need_root};
+use portolan_tests::cluster::{Asking, Line, Outside, Space, found, installed, public_address, told};
 
 const SOON: Duration = Duration::from_secs(60);
+/// Scripts that say what we have left on a node.
+const PLACES: [&str; 6] = [
+    "ls /opt/cni/bin/portolan 2>/dev/null",
+    "find /run/portolan /var/lib/portolan -mindepth 1 2>/dev/null",
+    "grep -l portolan /etc/cni/net.d/* 2>/dev/null",
+    "nft list tables | grep portolan",
+    "ip address show dev lo | grep 169.254.86",
+    "grep . /proc/sys/net/ipv4/ip_local_reserved_ports",
+];
 
 /// One test, since there is one release on a cluster: its life in order.
 #[test]
@@ -21,7 +30,9 @@ fn a_release_lives_without_breaking_a_connection_and_leaves_nothing() {
     let (node, port) = (public_address(&pod), *told(&pod)[0].host.start());
 
     // Other values: agents and webhook are replaced, holders stay, and the connection goes on.
-    let mut connection = outside.namespace().run(|| Line::to(SocketAddr::new(node, port)));
+    let server = SocketAddr::new(node, port);
+    let connect = || Line::soon(SOON, || outside.namespace().run(|| Line::to(server)));
+    let mut connection = connect();
     connection.says("before");
     let holders = pods_of(cluster, "holder");
     let agents = pods_of(cluster, "agent");
@@ -34,7 +45,7 @@ fn a_release_lives_without_breaking_a_connection_and_leaves_nothing() {
     assert_eq!(pods_of(cluster, "holder"), holders, "an upgrade does not touch them");
     assert!(pods_of(cluster, "agent").iter().all(|agent| !agents.contains(agent)));
     assert_eq!(told(&space.get("pod/echo")), told(&pod));
-    outside.namespace().run(|| Line::to(SocketAddr::new(node, port))).says("anew");
+    connect().says("anew");
     let values = chart.run(&["get", "values", "portolan", "--namespace", "portolan"]);
     assert!(values.contains("localhost: true"), "{values}");
 
@@ -52,7 +63,7 @@ fn a_release_lives_without_breaking_a_connection_and_leaves_nothing() {
     let global = cluster.run_kubectl(&words).unwrap_or_default();
     assert!(!global.contains("portolan"), "{global}");
     for node in cluster.nodes() {
-        eventually(SOON, || remains(&node).is_empty());
+        eventually(SOON, || found(&node, &PLACES).is_empty());
         let resources =
             cluster.run_kubectl(&["get", "node", &node.name(), "-o", "jsonpath={.status.capacity}"]);
         assert!(resources.as_ref().is_ok_and(|all| !all.contains("portolan")), "{resources:?}");
@@ -65,43 +76,9 @@ fn a_release_lives_without_breaking_a_connection_and_leaves_nothing() {
     Asking::new("again", "http").start(&space);
 }
 
-/// What is on a node that nobody but us puts there.
-fn remains(node: &Node<'_>) -> Vec<String> {
-    let places = [
-        "ls /opt/cni/bin/portolan 2>/dev/null",
-        "find /run/portolan /var/lib/portolan -mindepth 1 2>/dev/null",
-        "grep -l portolan /etc/cni/net.d/* 2>/dev/null",
-        "nft list tables | grep portolan",
-        "ip address show dev lo | grep 169.254.86",
-        "grep . /proc/sys/net/ipv4/ip_local_reserved_ports",
-    ];
-    let found = |script: &&str| {
-        node.exec(["sh", "-c", script]).map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
-    };
-    places.iter().filter_map(|script| found(script).ok()).filter(|said| !said.trim().is_empty()).collect()
-}
-
 fn pods_of(cluster: &Cluster, component: &str) -> Vec<String> {
     let label = format!("app.kubernetes.io/component={component}");
     let words = ["-n", "portolan", "get", "pods", "-l", &label, "-o", "name"];
     let said = cluster.run_kubectl(&words).unwrap_or_else(|error| panic!("{error:#}"));
     said.lines().map(str::to_owned).collect()
-}
-
-/// A connection that is kept.
-struct Line(std::net::TcpStream);
-
-impl Line {
-    fn to(server: SocketAddr) -> Self {
-        let open = || std::net::TcpStream::connect_timeout(&server, Duration::from_secs(5));
-        Self(eventually_ok(SOON, open).unwrap_or_else(|error| panic!("{server}: {error}")))
-    }
-
-    #[track_caller]
-    fn says(&mut self, word: &str) {
-        use std::io::Write as _;
-        self.0.write_all(format!("{word}\n").as_bytes()).unwrap_or_else(|error| panic!("{word}: {error}"));
-        let answer = ask::first_line(&self.0, Duration::from_secs(5));
-        assert!(answer.as_ref().is_ok_and(|line| line.trim() == word), "{word}: {answer:?}");
-    }
 }

@@ -25,9 +25,7 @@ impl Outside {
     /// In `workdir`, a folder of this repository, with the Kubernetes namespace `space` as kubectl's own.
     #[track_caller]
     pub fn new(cluster: &Cluster, space: &str, workdir: &str) -> Self {
-        let file = cluster.network_namespace("client");
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let namespace = Namespace::existing(name);
+        let namespace = super::client(cluster);
         let folder = TempDir::with_prefix("portolan-outside-").unwrap_or_else(|e| panic!("{e}"));
         let prepare = || -> std::io::Result<()> {
             let text = std::fs::read_to_string(cluster.inside_kubeconfig())?;
