@@ -96,7 +96,7 @@ conformance-services: ## those of Services: every question beside kube-proxy, an
 	PROFILE=dev $(CARGO) xtask conformance hostport --without-portmap --without-proxy --hook 'scripts/install-on-cluster $(WITH_PROXY)'
 	$(CARGO) xtask conformance all-services --jobs 4 --without-proxy --hook scripts/proxy-on-cluster
 
-dist: ## the binary to ship: target/dist/portolan, link-time optimised and stripped
+dist: ## the binaries to ship: portolan and portolan-cni in target/dist, link-time optimised and stripped
 	$(CARGO) build $(LOCKED) --profile dist --package portolan
 
 man: ## the man pages, into target/man

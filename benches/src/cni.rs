@@ -188,7 +188,7 @@ impl Ours {
     fn with_agent(count: u16) -> Result<Self> {
         let mut this = Self::new("Portolan")?;
         let at = |name: &str| this.folder.path().join(name);
-        let mut command = this.node.command(&this.plugin.to_string_lossy());
+        let mut command = this.node.command(&portolan_testkit::binary().to_string_lossy());
         command
             .args([
                 "agent",
@@ -240,7 +240,7 @@ impl Ours {
 
     fn new(heading: &'static str) -> Result<Self> {
         let folder = TempDir::with_prefix("portolan-bench-").context("making a folder")?;
-        let plugin = portolan_testkit::binary().to_owned();
+        let plugin = portolan_testkit::plugin();
         Ok(Self { heading, node: Namespace::new(), folder, container: Namespace::new(), agent: None, plugin })
     }
 

@@ -88,9 +88,13 @@ pub fn regression(tools: &Tools, say: Say<'_>) -> Result<PathBuf> {
     })
 }
 
-/// Portolan itself, from scratch: one static program.
+/// Portolan itself, from scratch: a static program, and the CNI plugin if it is beside it.
 pub fn portolan(program: &Path, version: &str) -> Result<Image> {
-    let layer = Layer::new().file("portolan", program)?;
+    let mut layer = Layer::new().file("portolan", program)?;
+    let plugin = program.with_file_name("portolan-cni");
+    if plugin.is_file() {
+        layer = layer.file("portolan-cni", &plugin)?;
+    }
     let name = format!("docker.io/library/portolan:{version}");
     Ok(Image::new(&[&name]).entrypoint(&["/portolan"]).layer(layer))
 }

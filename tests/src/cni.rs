@@ -14,9 +14,9 @@ use std::{
 };
 
 use portolan_testkit::{
-    ask, binary, eventually,
+    ask, eventually,
     net::{End, Namespace, link},
-    programs,
+    plugin, programs,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -152,7 +152,7 @@ impl Host {
     /// Calls our plugin on this machine with these variables and this standard input.
     #[track_caller]
     pub fn plugin(&self, variables: &[(&str, &str)], stdin: &str) -> Answer {
-        let mut command = self.node.command(&binary().to_string_lossy());
+        let mut command = self.node.command(&plugin().to_string_lossy());
         command.env_clear().envs(variables.iter().copied());
         Answer::of(&mut command, stdin)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use portolan_cluster::Tools;
-use portolan_testkit::{ask, binary, echo::Echo, need_root, net::Namespace, skip};
+use portolan_testkit::{ask, echo::Echo, need_root, net::Namespace, plugin, skip};
 use portolan_tests::cni::{Answer, Host, VERSIONS, who};
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ impl Network {
         for name in ["net.d", "bin", "var"] {
             std::fs::create_dir(folder.join(name)).expect("a folder");
         }
-        std::os::unix::fs::symlink(binary(), folder.join("bin").join(ours)).expect("the plugin");
+        std::os::unix::fs::symlink(plugin(), folder.join("bin").join(ours)).expect("the plugin");
         let config = json!({
             "cniVersion": version,
             "name": "testnet",

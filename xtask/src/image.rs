@@ -1,4 +1,4 @@
-//! `cargo xtask image`: Portolan's container image, from scratch, with one static binary.
+//! `cargo xtask image`: Portolan's container image, from scratch, with a static program and the CNI plugin beside it.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,7 +34,7 @@ pub(crate) fn build(root: &Path, profile: &str, output: Option<PathBuf>) -> Resu
     Ok(file)
 }
 
-/// The static binary, in a target folder of its own: other flags would build everything anew in the usual one.
+/// The static programs, in a target folder of its own: other flags would build everything anew in the usual one.
 fn build_static(root: &Path, profile: &str) -> Result<PathBuf> {
     let architecture = std::env::consts::ARCH;
     // Named explicitly, so that the flag is not for build scripts and macros, which are libraries of the compiler.

@@ -41,7 +41,10 @@ const WITHIN: &[(&str, &str)] = &[
     ("registration/store", "registration/registry"),
     ("registration/dns", "registration/registry"),
     ("registration/web", "registration/registry"),
+    ("app/plugin", "app/attach"),
+    ("app/portolan", "app/attach"),
     ("app/portolan", "app/cli"),
+    ("app/portolan", "app/plugin"),
 ];
 
 /// The one crate that may soften `unsafe_code = "forbid"`: system calls that no safe crate offers.

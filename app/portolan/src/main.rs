@@ -9,7 +9,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agent;
-mod attach;
 mod catalog;
 mod cni;
 mod demo;
@@ -37,14 +36,16 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use portolan_cli::{Cli, Global, LogFormat, LogLevel, ParseError, Verb};
+use portolan_plugin::call;
 use portolan_telemetry::logs::{self, Form};
 
 use output::problem;
 
 fn main() -> ExitCode {
-    // Before the command line is read: each start of a container waits for this.
-    if cni::plugin::is_called() {
-        return cni::plugin::main();
+    // Where `portolan-cni` was not beside this program, this one is the plugin. Before the command line is read: each
+    // start of a container waits for this.
+    if call::is_called() {
+        return call::main();
     }
     let cli = match portolan_cli::parse() {
         Ok(cli) => cli,

@@ -3,7 +3,7 @@
 //! The [specification](https://github.com/containernetworking/cni/blob/main/SPEC.md), versions 0.1.0 to 1.1.0, of a
 //! plugin that is chained behind others: it changes nothing of their result and publishes ports for it.
 //! [`Call::read`] turns environment and standard input into a [`Call`]; [`CniError`] and [`version_reply`] are what is
-//! written back. No I/O and no decision here: those are in `app/portolan/src/cni`.
+//! written back. No I/O and no decision here: those are in `app/plugin`.
 //!
 //! * [`environment`](Environment): the variables and what is required of them;
 //! * [`mod@call`]: variables and configuration together;

@@ -21,6 +21,13 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// The CNI plugin beside [`binary`]. A package may be without it: then `portolan` is the plugin.
+#[track_caller]
+pub fn plugin() -> PathBuf {
+    let small = binary().with_file_name("portolan-cni");
+    if small.exists() { small } else { binary().to_owned() }
+}
+
 fn build() -> PathBuf {
     // target/<profile>/deps/<test>-<hash>: the folder above `deps` says where to build, and with which profile.
     let test = std::env::current_exe().unwrap_or_else(|error| panic!("where is this program? {error}"));

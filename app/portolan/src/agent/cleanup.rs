@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
+use portolan_attach::Attach;
 use portolan_cli::{AgentArgs, Global};
 use portolan_kubernetes::{Capacity, Connection, ConnectionConfig, NodeView};
+use portolan_plugin::spool;
 
 use super::{AgentConfig, self_address, start};
-use crate::{
-    attach::Attach,
-    cni::{install, spool},
-};
+use crate::cni::install;
 
 /// How long an agent that is ending, or a holder, may still be there.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use portolan_ports::Lease;
 use portolan_telemetry::metrics::{PortTraffic, Traffic};
 
 use super::Agent;
-use crate::attach::Attach;
+use portolan_attach::Attach;
 
 /// All of them; empty when nothing is counted.
 pub(crate) async fn counters(agent: &Arc<Agent>) -> Vec<PortTraffic> {

@@ -7,7 +7,7 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::attach::Attach;
+use portolan_attach::Attach;
 
 /// How many requests may wait. A runtime that starts more Pods at once waits in front of the socket.
 const QUEUE: usize = 256;

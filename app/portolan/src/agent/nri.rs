@@ -6,6 +6,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use portolan_attach::Wish;
 use portolan_kubernetes::{EventKind, PodFacts};
 use portolan_model::{Incarnation, InstanceId, Network, Owner, PodRef};
 use portolan_nri::{Container, ContainerAdjustment, Event, Events, Handler, PodSandbox};
@@ -18,7 +19,6 @@ use super::{
     inject, tell,
     wanted::{Outcome, wanted},
 };
-use crate::attach::Wish;
 
 /// How long a Pod on the host network may hold up the node. The runtime gives up after 2 s and goes on without us.
 const PATIENCE: Duration = Duration::from_millis(1500);

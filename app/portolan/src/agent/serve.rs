@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use portolan_attach::{AttachError, Wish};
 use portolan_cni::code;
 use portolan_kubernetes::EventKind;
 use portolan_model::{
@@ -24,7 +25,6 @@ use super::{
     tell,
     wanted::{Outcome, Wanted, wanted},
 };
-use crate::attach::{AttachError, Wish};
 
 /// Does it, and answers. Never panics the agent, and leaves nothing behind when it fails.
 pub(crate) async fn serve(agent: &Arc<Agent>, request: AgentRequest) -> AgentReply {

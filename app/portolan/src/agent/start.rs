@@ -13,12 +13,14 @@ use std::{
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use portolan_attach::{Attach, AttachConfig, Plane};
 use portolan_cli::{AgentArgs, Global};
 use portolan_client::{Client, Endpoint};
 use portolan_kubernetes::{Capacity, Connection, ConnectionConfig, NodeView, Publisher};
 use portolan_model::AgentRequest;
 use portolan_netlink::route;
 use portolan_nri::Plugin;
+use portolan_plugin::spool;
 use portolan_ports::HolderMode;
 use portolan_telemetry::metrics::Metrics;
 use tokio::{net::TcpListener, sync::Notify};
@@ -35,11 +37,7 @@ use super::{
     plan, pools, probe, reconcile, self_address, serve, server,
 };
 use crate::{
-    attach::{Attach, AttachConfig, Plane},
-    cni::{
-        install::{self, InstallConfig},
-        spool,
-    },
+    cni::install::{self, InstallConfig},
     ending::Ending,
     holder,
 };
@@ -203,7 +201,10 @@ fn catalog(global: &Global, args: &AgentArgs) -> anyhow::Result<Option<Catalog>>
 fn chain(args: &AgentArgs) -> anyhow::Result<Arc<AtomicBool>> {
     let config = install(args);
     let copied = install::copy_binary(&config).context("installing the CNI plugin")?;
-    tracing::info!(copied, folder = %args.cni_bin_dir.display(), "the CNI plugin is installed");
+    if let Some(instead) = copied.instead {
+        tracing::warn!("{instead}");
+    }
+    tracing::info!(copied = copied.changed, folder = %args.cni_bin_dir.display(), "the CNI plugin is installed");
     let ended = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ended);
     // It waits for files, and for a configuration that the network's own DaemonSet has not written yet.

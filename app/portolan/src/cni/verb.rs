@@ -10,11 +10,9 @@ use std::{
 
 use portolan_cli::{CniArgs, CniInstallArgs, CniPlaceArgs, CniVerb, Global};
 use portolan_model::{AgentReply, AgentRequest};
+use portolan_plugin::ask::ask;
 
-use super::{
-    ask::ask,
-    install::{self, InstallConfig},
-};
+use super::install::{self, InstallConfig};
 
 /// Runs `portolan cni`. It blocks: the program has nothing else to do.
 pub(crate) fn main(_: Global, args: CniArgs) -> anyhow::Result<ExitCode> {
@@ -38,7 +36,10 @@ fn install(args: CniInstallArgs) -> anyhow::Result<ExitCode> {
     let config = config(args.place, args.standalone, args.keep_portmap);
     let binary = config.binary().unwrap_or_default();
     let copied = install::copy_binary(&config)?;
-    said(&binary, copied, "installed", "is there already")?;
+    said(&binary, copied.changed, "installed", "is there already")?;
+    if let Some(instead) = copied.instead {
+        writeln!(anstream::stderr(), "hint: {instead}")?;
+    }
     if args.watch {
         // Until the program is ended by a signal: nothing of it needs to be taken back.
         install::watch(&config, &AtomicBool::new(false));

@@ -5,7 +5,7 @@
 //! the other plugin's installer writes its file again, [`watch()`] chains again.
 
 mod conflist;
-pub(super) mod files;
+mod program;
 mod record;
 mod watch;
 
@@ -16,9 +16,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use portolan_plugin::files;
 use serde_json::json;
 
-use self::{conflist::Chained, record::Record};
+use self::{conflist::Chained, program::Program, record::Record};
 
 pub(crate) use self::watch::watch;
 
@@ -53,33 +54,37 @@ impl InstallConfig {
     }
 }
 
-/// Copies this program to the runtime's plugins. `false` when it is there already.
+/// What [`copy_binary`] did.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    /// `false` when it was there already.
+    pub(crate) changed: bool,
+    /// Why it is this whole program, when it is.
+    pub(crate) instead: Option<String>,
+}
+
+/// Copies the plugin to where the runtime has its plugins.
 ///
 /// The file is replaced by another, never written to: a runtime may be executing it.
-pub(crate) fn copy_binary(config: &InstallConfig) -> anyhow::Result<bool> {
-    let Some(target) = config.binary() else { return Ok(false) };
-    // Not by its name: that may have been given to another version since this process began.
-    let mut program = this_program()?;
-    if fs::File::open(&target).and_then(|present| files::same(&present, &program)).unwrap_or(false) {
-        return Ok(false);
+pub(crate) fn copy_binary(config: &InstallConfig) -> anyhow::Result<Copied> {
+    let Some(target) = config.binary() else { return Ok(Copied::default()) };
+    let Program { mut file, instead } = program::find()?;
+    if fs::File::open(&target).and_then(|present| files::same(&present, &file)).unwrap_or(false) {
+        return Ok(Copied { changed: false, instead });
     }
-    program.rewind().context("reading this program")?;
+    file.rewind().context("reading the plugin")?;
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    files::replace_by(&target, &mut program, 0o755)?;
-    Ok(true)
+    files::replace_by(&target, &mut file, 0o755)?;
+    Ok(Copied { changed: true, instead })
 }
 
-/// Whether the plugin that the runtime would start is this very program.
+/// Whether the plugin that the runtime would start is the one that would be installed now.
 pub(crate) fn is_current(config: &InstallConfig) -> anyhow::Result<bool> {
     let Some(target) = config.binary() else { return Ok(true) };
     let present = fs::File::open(&target).with_context(|| format!("reading {}", target.display()))?;
-    files::same(&present, &this_program()?).with_context(|| format!("reading {}", target.display()))
-}
-
-fn this_program() -> anyhow::Result<fs::File> {
-    fs::File::open("/proc/self/exe").context("reading this program")
+    files::same(&present, &program::find()?.file).with_context(|| format!("reading {}", target.display()))
 }
 
 /// Chains the plugin into the configuration that the runtime takes. Returns the file, and whether it had to be changed.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::{conflist, files};
+use portolan_plugin::files;
+
+use super::conflist;
 
 /// A file beside the configuration, with an extension that no runtime knows.
 const NAME: &str = "portolan.installed";

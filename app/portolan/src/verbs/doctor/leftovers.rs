@@ -70,7 +70,7 @@ fn is_holder(command_line: &[u8]) -> bool {
     let mut words = command_line.split(|byte| *byte == 0);
     let program = words.next().unwrap_or_default();
     let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    name == b"portolan" && words.any(|word| word == b"holder")
+    matches!(name, b"portolan" | b"portolan-cni") && words.any(|word| word == b"holder")
 }
 
 #[cfg(test)]
@@ -81,6 +81,7 @@ mod tests {
     fn a_holder_is_told_from_other_commands() {
         assert!(is_holder(b"/usr/bin/portolan\0holder\0--socket\0x\0"));
         assert!(is_holder(b"portolan\0--data\0/x\0holder\0"));
+        assert!(is_holder(b"/opt/portolan-cni\0holder\0--socket\0x\0"));
         assert!(!is_holder(b"vim\0holder\0"));
         assert!(!is_holder(b"portolan\0up\0"));
         assert!(!is_holder(b""));

@@ -10,25 +10,25 @@ use super::Attach;
 
 /// What an attachment is to have.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
+pub struct Wish {
     /// Whose it is: the same over all its lives.
-    pub(crate) instance: InstanceId,
+    pub instance: InstanceId,
     /// Which life: the sandbox.
-    pub(crate) incarnation: Incarnation,
+    pub incarnation: Incarnation,
     /// How long it lives.
-    pub(crate) owner: Owner,
+    pub owner: Owner,
     /// The ports, with names that differ.
-    pub(crate) requests: Vec<PortRequest>,
+    pub requests: Vec<PortRequest>,
     /// [`Network::Own`]: its ports are mapped. [`Network::Host`]: its process binds them itself.
-    pub(crate) network: Network,
+    pub network: Network,
     /// Where packets go.
-    pub(crate) v4: Option<Ipv4Addr>,
+    pub v4: Option<Ipv4Addr>,
     /// See `v4`.
-    pub(crate) v6: Option<Ipv6Addr>,
+    pub v6: Option<Ipv6Addr>,
     /// The networks of these addresses.
-    pub(crate) local: Vec<IpNet>,
+    pub local: Vec<IpNet>,
     /// What the runtime calls it; `None` on the host's network, which no CNI plugin is called for.
-    pub(crate) attachment: Option<Attachment>,
+    pub attachment: Option<Attachment>,
 }
 
 impl Wish {
@@ -54,14 +54,14 @@ impl Wish {
 impl Attach {
     /// Those of the runtime's mappings that no other interface of the same container has. Runtimes give the same mappings
     /// to each network of a container, and the first one serves them.
-    pub(crate) fn not_served(&self, own: &Attachment, ports: &[StaticPort]) -> Vec<StaticPort> {
+    pub fn not_served(&self, own: &Attachment, ports: &[StaticPort]) -> Vec<StaticPort> {
         let theirs = self.of_other_interfaces(own);
         let has = |port: &&StaticPort| port.host_port != 0 && theirs.iter().any(|one| port.is_in(one));
         ports.iter().filter(|port| !has(port)).copied().collect()
     }
 
     /// The same of what an annotation asks for.
-    pub(crate) fn not_given(&self, own: &Attachment, requests: &[PortRequest]) -> Vec<PortRequest> {
+    pub fn not_given(&self, own: &Attachment, requests: &[PortRequest]) -> Vec<PortRequest> {
         let theirs = self.of_other_interfaces(own);
         requests.iter().filter(|request| !theirs.contains(request)).cloned().collect()
     }

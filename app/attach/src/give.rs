@@ -11,7 +11,7 @@ impl Attach {
     ///
     /// A new life of the same instance takes the ports over: the same numbers lead to the new one from one packet to
     /// the next. On an error nothing of the wish is left, nor of a former life of the instance.
-    pub(crate) fn attach(&mut self, wish: Wish) -> Result<Lease, AttachError> {
+    pub fn attach(&mut self, wish: Wish) -> Result<Lease, AttachError> {
         let request = wish.into_request();
         match self.try_attach(&request) {
             // Nobody has said that their namespaces are gone, and perhaps nobody will.
@@ -57,17 +57,13 @@ impl Attach {
     }
 
     /// Takes the ports of this life of the instance back. A life that has none, or no longer, is done already.
-    pub(crate) fn detach(
-        &mut self,
-        instance: &InstanceId,
-        incarnation: &Incarnation,
-    ) -> Result<(), AttachError> {
+    pub fn detach(&mut self, instance: &InstanceId, incarnation: &Incarnation) -> Result<(), AttachError> {
         let lease = self.ports.get(instance).filter(|lease| lease.request.incarnation == *incarnation);
         lease.cloned().map_or(Ok(()), |lease| self.take_back(&lease))
     }
 
     /// [`Attach::detach`] by what the runtime calls it, when it does not say whose it is.
-    pub(crate) fn detach_container(&mut self, container: &str, interface: &str) -> Result<(), AttachError> {
+    pub fn detach_container(&mut self, container: &str, interface: &str) -> Result<(), AttachError> {
         let is =
             |lease: &&Lease| lease.request.attachment.as_ref().is_some_and(|own| own.interface == interface);
         let found: Vec<Lease> = self.ports.of_container(container).into_iter().filter(is).cloned().collect();

@@ -14,12 +14,12 @@ const PIECE: usize = 64 << 10;
 
 /// Writes `bytes` into a new file beside `path`, on disk, and gives it the name: readers see the old or the new. The
 /// name of the new file ends so that no runtime takes it for configuration.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     replace_by(path, &mut &*bytes, mode)
 }
 
 /// [`replace`] by what `source` says, of which little is in memory at a time.
-pub(crate) fn replace_by(path: &Path, source: &mut dyn io::Read, mode: u32) -> anyhow::Result<()> {
+pub fn replace_by(path: &Path, source: &mut dyn io::Read, mode: u32) -> anyhow::Result<()> {
     let new = temporary(path);
     let mut write = || -> io::Result<()> {
         // What a killed process left there.
@@ -37,7 +37,7 @@ pub(crate) fn replace_by(path: &Path, source: &mut dyn io::Read, mode: u32) -> a
 }
 
 /// Whether both have the same bytes. Programs are large and an agent's memory is not, so they are read in pieces.
-pub(crate) fn same(one: &File, other: &File) -> io::Result<bool> {
+pub fn same(one: &File, other: &File) -> io::Result<bool> {
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }
@@ -57,7 +57,7 @@ pub(crate) fn same(one: &File, other: &File) -> io::Result<bool> {
 }
 
 /// Removes a file that may be gone already.
-pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
+pub fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))
@@ -67,7 +67,7 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
 }
 
 /// The text of a file; `None` when it is not there.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
+pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -76,7 +76,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// The permissions of a file; those of most configuration where there is none.
-pub(crate) fn mode(path: &Path) -> u32 {
+pub fn mode(path: &Path) -> u32 {
     fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777)
 }
 

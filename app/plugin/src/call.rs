@@ -18,7 +18,7 @@ use std::{
 use portolan_cni::{Call, CniError, Command, Environment, Settings, SpecVersion, Task, code, version_reply};
 use portolan_model::{AddRequest, AgentReply, AgentRequest, Attachment};
 
-use super::{
+use crate::{
     alone,
     ask::{AskError, ask},
     spool,
@@ -34,12 +34,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const STDIN: u64 = 16 << 20;
 
 /// Whether a container runtime started this process.
-pub(crate) fn is_called() -> bool {
+pub fn is_called() -> bool {
     env::var_os("CNI_COMMAND").is_some() && env::args_os().len() <= 1
 }
 
 /// Answers the call.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let environment = Environment::read(|name| env::var(name).ok());
     let (reply, code) = match answer(&environment) {
         Ok(reply) => (reply, ExitCode::SUCCESS),

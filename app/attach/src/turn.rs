@@ -7,35 +7,33 @@ use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
 
 use portolan_apply::{ApplyError, Known, PlanConfig};
 use portolan_netlink::{Bus, Socket};
-use portolan_ports::{Pools, Ports, Turn, reserve};
+use portolan_ports::{HolderMode, Pools, Ports, Turn, reserve};
 
 use super::{Attach, AttachConfig, AttachError, Plane, Rules, effective, locals};
-use crate::holder;
 
 /// How long a process waits for its turn. A turn takes milliseconds; a runtime gives a call minutes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl AttachConfig {
-    /// For a process that takes its turn at the ports of this folder. The holder is started with the first port, and
-    /// stays as long as there is one.
-    pub(crate) fn in_turn(folder: PathBuf, pools: Pools) -> anyhow::Result<Self> {
-        Ok(Self {
+    /// For a process that takes its turn at the ports of this folder. The holder is started with the first port.
+    pub fn in_turn(folder: PathBuf, pools: Pools, holder: HolderMode) -> Self {
+        Self {
             folder,
             pools,
-            holder: holder::spawned_to_stay()?,
+            holder,
             holder_socket: None,
             reserved_ports: Some(reserve::PATH.into()),
             patience: PATIENCE,
             plan: PlanConfig::any(),
             fixed: Vec::new(),
             plane: Plane::OneShot,
-        })
+        }
     }
 }
 
 impl Attach {
     /// Waits for the turn and takes it; [`Attach::close`] or the end of the process gives it to the next.
-    pub(crate) fn take_turn(config: AttachConfig) -> Result<Self, AttachError> {
+    pub fn take_turn(config: AttachConfig) -> Result<Self, AttachError> {
         let Turn { mut ports, recovered, note } = Ports::take_turn(config.ports())?;
         if let Some(recovered) = recovered {
             let (attach, recovered) = Self::agree(config, ports, recovered)?;

@@ -10,6 +10,7 @@
 //!
 //! The agent has one `Attach` for as long as it runs, with a data plane that repairs itself. The CNI plugin without an
 //! agent has one for each call, in turns with others of its kind ([`turn`]).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod collect;
 mod error;
@@ -34,29 +35,29 @@ use portolan_plan::Plan;
 use portolan_ports::{Dropped, HolderMode, Pools, Ports, PortsConfig, Recovered};
 
 use self::rules::Rules;
-pub(crate) use self::{error::AttachError, rules::Plane, wish::Wish};
+pub use self::{error::AttachError, rules::Plane, wish::Wish};
 
 /// What an [`Attach`] is told.
 #[derive(Clone, Debug)]
-pub(crate) struct AttachConfig {
+pub struct AttachConfig {
     /// Where the journal is.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     /// What random ports are chosen from.
-    pub(crate) pools: Pools,
+    pub pools: Pools,
     /// Where the process comes from that holds ports.
-    pub(crate) holder: HolderMode,
+    pub holder: HolderMode,
     /// Where it is reached; `None` is in `folder`.
-    pub(crate) holder_socket: Option<PathBuf>,
+    pub holder_socket: Option<PathBuf>,
     /// [`portolan_ports::reserve::PATH`], or `None` to leave that setting alone.
-    pub(crate) reserved_ports: Option<PathBuf>,
+    pub reserved_ports: Option<PathBuf>,
     /// How long another process that has the folder is waited for.
-    pub(crate) patience: Duration,
+    pub patience: Duration,
     /// The rules, apart from the pools' ranges and the networks of attachments, which are known here.
-    pub(crate) plan: PlanConfig,
+    pub plan: PlanConfig,
     /// Mappings that belong to no lease.
-    pub(crate) fixed: Vec<Mapping>,
+    pub fixed: Vec<Mapping>,
     /// How the rules are kept.
-    pub(crate) plane: Plane,
+    pub plane: Plane,
 }
 
 impl AttachConfig {
@@ -75,7 +76,7 @@ impl AttachConfig {
 }
 
 /// The ports of this machine's containers and the rules that lead to them.
-pub(crate) struct Attach {
+pub struct Attach {
     ports: Ports,
     rules: Rules,
     /// What the rules depend on, as it was given.
@@ -90,7 +91,7 @@ pub(crate) struct Attach {
 impl Attach {
     /// Makes holds and rules agree with the journal in the folder, from whatever they are. Leases whose owner is gone
     /// are dropped, and their rules with them.
-    pub(crate) fn open(config: AttachConfig) -> Result<(Self, Recovered), AttachError> {
+    pub fn open(config: AttachConfig) -> Result<(Self, Recovered), AttachError> {
         let (ports, recovered) = Ports::open(config.ports())?;
         Self::agree(config, ports, recovered)
     }
@@ -114,7 +115,7 @@ impl Attach {
 
     /// Ends the work and leaves everything as it is for the next start: rules, holds and journal. A process that took its
     /// [turn](Attach::take_turn) gives it to the next.
-    pub(crate) fn close(self) {
+    pub fn close(self) {
         if !self.unsettled {
             self.ports.end_turn(self.rules.known().map(|known| known.0));
         }
@@ -123,7 +124,7 @@ impl Attach {
     /// Takes everything of the folder away, whoever left it: rules, holds, the reservation of the pools, the journal.
     /// Nothing there is nothing to do. A process that has the folder is waited for as long as `patience`. Goes on after a
     /// failure and returns what failed.
-    pub(crate) fn wipe(
+    pub fn wipe(
         folder: &Path,
         holder_socket: Option<&Path>,
         reserved: &Path,
@@ -139,7 +140,7 @@ impl Attach {
     /// Takes everything away: leases, rules, holds and the reservation of the pools. Goes on after a failure and
     /// returns what failed.
     #[cfg(test)]
-    pub(crate) fn remove(mut self) -> Vec<String> {
+    pub fn remove(mut self) -> Vec<String> {
         let mut failures = Vec::new();
         if let Err(error) = self.rules.stop() {
             failures.push(format!("removing the nftables table: {error}"));
@@ -153,12 +154,12 @@ impl Attach {
     }
 
     /// Follows other rules from now on: networks that are reached directly, who may reach which ports.
-    pub(crate) fn set_plan(&mut self, plan: PlanConfig) -> Result<(), AttachError> {
+    pub fn set_plan(&mut self, plan: PlanConfig) -> Result<(), AttachError> {
         self.reconfigure(plan, locals(&self.ports))
     }
 
     /// Chooses from these pools from now on. Answers whose ports are in none of them now: those keep them.
-    pub(crate) fn set_pools(&mut self, pools: Pools) -> Result<Vec<portolan_model::InstanceId>, AttachError> {
+    pub fn set_pools(&mut self, pools: Pools) -> Result<Vec<portolan_model::InstanceId>, AttachError> {
         let changed = self.ports.set_pools(pools);
         if let Some(error) = changed.unprotected {
             tracing::warn!("{error}");

@@ -19,7 +19,7 @@ const REPLY: u64 = 16 << 20;
 
 /// Why the agent did not answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AskError {
+pub enum AskError {
     /// Nothing listens there.
     #[error("no agent at {socket}: {source}")]
     Away {
@@ -48,7 +48,7 @@ pub(crate) enum AskError {
 
 /// Asks, and waits for the answer no longer than `limit`. An agent that is being started again is waited for as long as
 /// `patience`.
-pub(crate) fn ask(
+pub fn ask(
     socket: &Path,
     request: &AgentRequest,
     patience: Duration,

@@ -8,14 +8,14 @@ use super::{Attach, AttachError, locals, mappings};
 impl Attach {
     /// Takes back what belongs to owners that are gone; says what it was. What cannot be taken back is tried again the
     /// next time.
-    pub(crate) fn reap(&mut self) -> Vec<Lease> {
+    pub fn reap(&mut self) -> Vec<Lease> {
         let gone = |lease: &&Lease| !owner::is_alive(&lease.request.owner);
         let gone: Vec<Lease> = self.ports.leases().filter(gone).cloned().collect();
         self.take_back_all(gone, "its network namespace is gone: its ports are free again")
     }
 
     /// Takes back what belongs to attachments of this network that are not among the valid ones: CNI's GC.
-    pub(crate) fn gc(&mut self, network: &str, valid: &[Attachment]) -> Vec<Lease> {
+    pub fn gc(&mut self, network: &str, valid: &[Attachment]) -> Vec<Lease> {
         let is_valid = |own: &Attachment| {
             valid.iter().any(|one| (&one.container, &one.interface) == (&own.container, &own.interface))
         };
@@ -44,7 +44,7 @@ impl Attach {
 
     /// Compares holds, the reservation and the networks of attachments with what they should be, and mends them. The
     /// rules mend themselves.
-    pub(crate) fn maintain(&mut self) -> Maintained {
+    pub fn maintain(&mut self) -> Maintained {
         self.reap();
         let mut done = self.ports.maintain();
         if done.reserved_again {

@@ -6,7 +6,7 @@ use portolan_ports::{PortsError, allocate::AllocateError, hold::Hold, holder::Ho
 
 /// Why something about an attachment could not be done, or was found not to be so.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AttachError {
+pub enum AttachError {
     /// No port could be had, or given back.
     #[error(transparent)]
     Ports(Box<PortsError>),
@@ -18,7 +18,12 @@ pub(crate) enum AttachError {
     Unknown(InstanceId),
     /// A port is not held.
     #[error("{instance}: the host port {hold} is not held; another process may have it")]
-    NotHeld { instance: InstanceId, hold: Hold },
+    NotHeld {
+        /// Whose it is.
+        instance: InstanceId,
+        /// The port.
+        hold: Hold,
+    },
     /// The rules in the kernel are others.
     #[error("the packet rules are not as they should be: {}", .0.join("; "))]
     Differs(Vec<String>),
@@ -26,7 +31,7 @@ pub(crate) enum AttachError {
 
 impl AttachError {
     /// One word for it, for metrics.
-    pub(crate) fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Ports(error) => match &**error {
                 PortsError::Allocate(error) => match &**error {

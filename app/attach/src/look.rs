@@ -13,7 +13,7 @@ use super::{Attach, AttachError, mappings};
 impl Attach {
     /// Whether everything of this life of the instance is as [`Attach::attach`] left it: the lease, its holds, and the
     /// rules. Holder and kernel are asked, not our memory.
-    pub(crate) fn check(
+    pub fn check(
         &mut self,
         instance: &InstanceId,
         incarnation: &Incarnation,
@@ -29,46 +29,44 @@ impl Attach {
     }
 
     /// Whether this life of the instance has a lease.
-    pub(crate) fn has(&self, instance: &InstanceId, incarnation: &Incarnation) -> bool {
+    pub fn has(&self, instance: &InstanceId, incarnation: &Incarnation) -> bool {
         self.ports.get(instance).is_some_and(|lease| lease.request.incarnation == *incarnation)
     }
 
     /// The lease of an instance.
-    pub(crate) fn get(&self, instance: &InstanceId) -> Option<&Lease> {
+    pub fn get(&self, instance: &InstanceId) -> Option<&Lease> {
         self.ports.get(instance)
     }
 
     /// All leases, by instance.
-    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.ports.leases()
     }
 
     /// The instances whose ports should be held and are not, because something else has one of them.
-    pub(crate) fn unheld(&self) -> impl Iterator<Item = &InstanceId> {
+    pub fn unheld(&self) -> impl Iterator<Item = &InstanceId> {
         self.ports.unheld()
     }
 
     /// What the pools have left and who has what.
-    pub(crate) fn usage(&mut self, node: String) -> NodePorts {
+    pub fn usage(&mut self, node: String) -> NodePorts {
         self.ports.of_node(node)
     }
 
     /// What the data plane has done since it started.
-    pub(crate) fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         self.rules.stats()
     }
 
     /// Reads what came by each mapping since it was added. It takes some milliseconds for 10,000 mappings, and may be
     /// called on any thread.
-    pub(crate) fn counters(
-        &self,
-    ) -> impl FnOnce() -> Result<Vec<(MappingKey, Counts)>, AttachError> + Send + use<> {
+    pub fn counters(&self) -> impl FnOnce() -> Result<Vec<(MappingKey, Counts)>, AttachError> + Send + use<> {
         let door = self.rules.live();
         move || door.map_or_else(|| Ok(Vec::new()), |door| Ok(door.counters()?))
     }
 
     /// Keeps random choices from these static host ports of others; those that were said before are forgotten.
-    pub(crate) fn avoid(&mut self, ports: Vec<(Protocol, u16)>) {
+    pub fn avoid(&mut self, ports: Vec<(Protocol, u16)>) {
         let one = |(protocol, port): (Protocol, u16)| {
             Some((Protocols::from(protocol), PortRange::single(port).ok()?))
         };
@@ -76,12 +74,12 @@ impl Attach {
     }
 
     /// Lets go of the sockets of an instance on the host's network, whose process is about to bind them.
-    pub(crate) fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), AttachError> {
+    pub fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), AttachError> {
         Ok(self.ports.give_up_hold(instance)?)
     }
 
     /// The very socket that holds a port, for a relay to listen on. `None` when it is not held.
-    pub(crate) fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, AttachError> {
+    pub fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, AttachError> {
         Ok(self.ports.borrow(hold)?)
     }
 }

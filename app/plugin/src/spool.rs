@@ -14,7 +14,7 @@ use portolan_model::{AgentRequest, Attachment};
 
 /// Keeps a DEL of `attachment` for the agent of `socket`. `false` when no agent has run since the machine started: then
 /// there is nothing to release.
-pub(crate) fn keep(socket: &Path, attachment: &Attachment, request: &AgentRequest) -> io::Result<bool> {
+pub fn keep(socket: &Path, attachment: &Attachment, request: &AgentRequest) -> io::Result<bool> {
     let file = file(socket, attachment);
     let folder = folder(socket);
     match fs::DirBuilder::new().mode(0o700).create(&folder) {
@@ -30,14 +30,14 @@ pub(crate) fn keep(socket: &Path, attachment: &Attachment, request: &AgentReques
 }
 
 /// Forgets a DEL that was kept: it has been done, or the attachment is there again.
-pub(crate) fn forget(socket: &Path, attachment: &Attachment) {
+pub fn forget(socket: &Path, attachment: &Attachment) {
     // Nearly always there is none, and there is nothing to do about a failure: the release is done twice.
     let _ = fs::remove_file(file(socket, attachment));
 }
 
 /// Takes the DELs that were kept, for the agent. Call it when the socket listens: what is kept after that, its plugin
 /// tries to deliver once more.
-pub(crate) fn take(socket: &Path) -> Vec<AgentRequest> {
+pub fn take(socket: &Path) -> Vec<AgentRequest> {
     let Ok(files) = fs::read_dir(folder(socket)) else { return Vec::new() };
     let mut requests = Vec::new();
     for file in files.flatten().filter(|file| !file.file_name().as_encoded_bytes().starts_with(b".")) {
@@ -51,7 +51,8 @@ pub(crate) fn take(socket: &Path) -> Vec<AgentRequest> {
     requests
 }
 
-pub(crate) fn folder(socket: &Path) -> PathBuf {
+/// Where they are kept for the agent of `socket`.
+pub fn folder(socket: &Path) -> PathBuf {
     socket.with_file_name("released")
 }
 

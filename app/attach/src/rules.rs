@@ -6,7 +6,7 @@ use portolan_netlink::Socket;
 
 /// How the rules are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plane {
+pub enum Plane {
     /// By threads of this process, which repair them when others change them.
     Live,
     /// Changed when it is asked for, by a process that does not stay.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use portolan_attach::{Attach, AttachConfig, AttachError, Wish};
 use portolan_cni::{CniError, Settings, code};
 use portolan_model::{
     AddRequest, Attachment, Incarnation, InstanceId, Name, Network, PortRange, PublishedPort, StaticPort,
@@ -23,10 +24,8 @@ use portolan_ports::{
     ephemeral::{self, ephemeral_range},
     owner,
 };
-use portolan_telemetry::logs::{self, Form};
 
-use super::install::files;
-use crate::attach::{Attach, AttachConfig, AttachError, Wish};
+use crate::{files, holder, log};
 
 /// ADD.
 pub(super) fn add(settings: &Settings, request: &AddRequest) -> Result<(), CniError> {
@@ -100,9 +99,7 @@ pub(super) fn status(settings: &Settings) -> Result<(), CniError> {
 /// Waits for the turn of this call. Holds and rules are as the journal says then, whatever has happened to them.
 fn open(settings: &Settings) -> Result<Attach, CniError> {
     let config = config(settings).map_err(|error| failed(&format!("{error:#}")))?;
-    // What goes wrong beside the call is for standard error, which runtimes put into their log. An absurd PORTOLAN_LOG
-    // is no reason to leave a container without its ports.
-    let _ = logs::start("warn", Form::Text, false);
+    log::start();
     Attach::take_turn(config).map_err(|error| refused(&error))
 }
 
@@ -113,7 +110,7 @@ fn config(settings: &Settings) -> anyhow::Result<AttachConfig> {
     }
     let default = PortRange::new(20000, 29999)?;
     let pool = Pool::new(Name::new("default")?, settings.pool.unwrap_or(default));
-    let mut config = AttachConfig::in_turn(folder, Pools::new(vec![pool])?)?;
+    let mut config = AttachConfig::in_turn(folder, Pools::new(vec![pool])?, holder::spawned_to_stay()?);
     if let Ok(range) = ephemeral_range(Path::new(ephemeral::PATH)) {
         config.plan.outbound_ports = range;
     }
