@@ -106,8 +106,8 @@ fn every_backend_answers_in_both_families_and_a_new_list_holds_at_once() {
             // Without endpoints a port refuses, as in the kernel.
             relays.set(vec![frontend(protocol, &[])]);
             eventually(SOON, || {
-                let error = site.ask(protocol, "192.0.2.1").map(|_| ()).unwrap_err();
-                error.kind() == io::ErrorKind::ConnectionRefused
+                site.ask(protocol, "192.0.2.1")
+                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
             });
             eventually(SOON, || relays.set(vec![frontend(protocol, &addresses)]).is_empty());
             site.ask(protocol, "192.0.2.1").unwrap();
