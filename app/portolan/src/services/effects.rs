@@ -18,7 +18,7 @@ use super::{
     error::ServiceError,
     held::HeldPorts,
     local,
-    owner::ServicesSettings,
+    settings::ServicesSettings,
     way::Way,
 };
 use crate::trace::state::State;

@@ -13,7 +13,7 @@ use portolan_ports::{
     holder::{HolderClient, HolderError},
 };
 
-use super::owner::ServicesSettings;
+use super::settings::ServicesSettings;
 
 /// The socket of that process, in the data folder.
 const SOCKET: &str = "node-ports.sock";

@@ -8,6 +8,7 @@
 
 mod allocate;
 pub(crate) mod api;
+mod bound;
 mod checked;
 mod desired;
 mod effects;
@@ -20,12 +21,9 @@ mod local;
 pub(crate) mod manifest;
 mod owner;
 mod ranges;
+mod settings;
 pub(crate) mod shown;
 mod store;
 mod way;
 
-pub(crate) use self::{
-    handle::ServicesHandle,
-    owner::{Owner, ServicesSettings},
-    way::LO,
-};
+pub(crate) use self::{handle::ServicesHandle, owner::Owner, settings::ServicesSettings, way::LO};

@@ -3,15 +3,14 @@
 //! Level-triggered: each turn begins with what is written and what the catalog says now, and ends with the difference to
 //! what was before. It has a thread of its own, as files, fsync and netlink block.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use ipnet::IpNet;
 use portolan_dns::services::ServiceBoard;
-use portolan_model::{EndpointSlice, Instance, ObjectName, PortRange, Protocol, ServiceNode};
-use portolan_netlink::{process, sockdiag};
+use portolan_model::{EndpointSlice, Instance, ObjectName};
 
 use super::{
     allocate::{AllocateError, Family, Ranges, Wanted},
+    bound::bound,
     desired::{Admitted, Desired, desired, wanted},
     effects::Effects,
     endpoints::{World, selects},
@@ -19,6 +18,7 @@ use super::{
     files::Files,
     manifest::{self, Written},
     ranges,
+    settings::ServicesSettings,
     shown::Shown,
     store::{Store, Stored},
 };
@@ -26,27 +26,6 @@ use crate::trace::state::State;
 
 /// What `source` says of a Service that no file has.
 const EXPOSED: &str = "portolan expose";
-
-/// What it is told.
-#[derive(Clone, Debug)]
-pub(crate) struct ServicesSettings {
-    pub(crate) data: PathBuf,
-    pub(crate) files: Vec<PathBuf>,
-    /// As given; a family that is missing gets a range of its own.
-    pub(crate) networks: Vec<IpNet>,
-    pub(crate) node_ports: PortRange,
-    /// Ranges that instances get ports from: not for node ports.
-    pub(crate) pools: Vec<PortRange>,
-    /// Networks that are somebody else's already.
-    pub(crate) taken: Vec<IpNet>,
-    pub(crate) node: ServiceNode,
-    /// How names of interfaces of instances begin.
-    pub(crate) interfaces: String,
-    /// Whether the kernel may be asked.
-    pub(crate) dataplane: bool,
-    /// Node ports also on the loopback.
-    pub(crate) localhost: bool,
-}
 
 /// See the module.
 pub(crate) struct Owner {
@@ -296,16 +275,6 @@ impl Owner {
         };
         self.stored.allocations.settle(&self.ranges, &wanted, &others, &mut rand::rng())
     }
-}
-
-/// Who has a port for himself, on whatever address.
-fn bound(port: u16) -> Option<String> {
-    let sockets = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, sockdiag::bound(protocol, port)));
-    sockets.into_iter().find_map(|(protocol, sockets)| {
-        let socket = sockets.ok()?.into_iter().next()?;
-        let by = process::owner_of(socket.inode).map_or("somebody".to_owned(), |process| process.to_string());
-        Some(format!("{port}/{protocol} is bound by {by}: choose another, or stop it"))
-    })
 }
 
 /// A text with exactly one Service.

@@ -5,6 +5,7 @@
 //! Services' reasons beside the outcomes, [`print()`] shows them. [`live`] follows a packet in the kernel and compares.
 
 mod ask;
+mod ending;
 mod explain;
 mod live;
 mod place;

@@ -1,6 +1,9 @@
 //! The answer for people: what is asked, what the Service says, what comes of it, and step by step how.
 
-use super::explain::{Ending, EndpointLine, Explained};
+use super::{
+    ending::Ending,
+    explain::{EndpointLine, Explained},
+};
 use crate::output::{
     paint::Tone,
     table::{Table, plain, toned},
