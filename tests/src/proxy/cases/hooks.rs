@@ -123,7 +123,7 @@ fn out_of_line(family: Family) -> Case {
             add(
                 scene,
                 &format!(
-                    "table inet {table} {{ counter strange {{ }}; counter resets {{ }}; chain all {{ type filter hook prerouting priority -310; \
+                    "table inet {table} {{ counter strange {{ }}; counter resets {{ }}; chain watched {{ type filter hook prerouting priority -310; \
                      {ip} saddr {server} tcp dport {port} tcp sequence {SEQUENCE} counter name strange; \
                      {ip} saddr {client} tcp sport {port} tcp flags & rst == rst counter name resets; }}; }}"
                 ),
