@@ -65,26 +65,44 @@ fn end(mut proxy: Running) {
 #[ignore = "two proxies under load take minutes: `make conformance` runs it"]
 fn ours_takes_over_ten_thousand_connections_from_kube_proxy_and_hands_them_back() {
     need_root!();
-    let Some(stage) = Stage::new("takeover") else { return };
+    to_ours_and_back(
+        "takeover",
+        &[],
+        &[["nft", "list table ip kube-proxy"], ["nft", "list table ip6 kube-proxy"]],
+    );
+}
+
+#[test]
+#[ignore = "two proxies under load take minutes: `make conformance` runs it"]
+fn ours_takes_over_ten_thousand_connections_from_kube_proxy_with_iptables_and_hands_them_back() {
+    need_root!();
+    let listed = [["iptables-save", "-t nat"], ["ip6tables-save", "-t nat"]];
+    to_ours_and_back("takeover-ipt", &["--proxy-mode=iptables"], &listed);
+}
+
+/// With kube-proxy as `mode` says, whose rules are in what the commands of `listed` print.
+fn to_ours_and_back(name: &str, mode: &[&str], listed: &[[&str; 2]]) {
+    let Some(stage) = Stage::new(name) else { return };
     let targets = services(&stage);
-    let mut theirs = vec![stage.start(Program::KubeProxy, 1, &[])];
+    let mut theirs = vec![stage.start(Program::KubeProxy, 1, mode)];
     stage.fence(&mut theirs);
     let mut connections = open(&stage, &targets, 10_000);
 
     let (_, anew) = while_connecting(&stage.world, &targets, || {
-        // Both serve for a moment: whichever table comes first translates a new connection, and the other leaves it alone.
+        // Both serve for a moment: whichever rules come first translate a new connection, and the others leave it alone.
         let mut ours = vec![stage.start(Program::Portolan, 1, &OTHER_PORTS)];
-        wait_for_rules(&stage, &targets, &["inet portolan-services"]);
+        wait_for_rules(&stage, &targets, &[["nft", "list table inet portolan-services"]]);
         ours[0].wait_healthy_at(&stage.world, PATIENCE, 20_256);
         theirs.drain(..).for_each(end);
-        clean_up(&stage, Program::KubeProxy);
-        assert!(!tables(&stage).contains("kube-proxy"), "{}", tables(&stage));
+        clean_up_with(&stage, Program::KubeProxy, mode);
+        let left = listed.iter().filter(|command| knows(&stage, &targets, command)).collect::<Vec<_>>();
+        assert!(left.is_empty(), "rules of kube-proxy in {left:?}");
         none_broken(&mut connections, "taken over");
 
-        let theirs = vec![stage.start(Program::KubeProxy, 1, &[])];
-        wait_for_rules(&stage, &targets, &["ip kube-proxy", "ip6 kube-proxy"]);
+        let theirs = vec![stage.start(Program::KubeProxy, 1, mode)];
+        wait_for_rules(&stage, &targets, listed);
         ours.drain(..).for_each(end);
-        clean_up(&stage, Program::Portolan);
+        clean_up_with(&stage, Program::Portolan, &[]);
         assert!(!tables(&stage).contains("portolan"), "{}", tables(&stage));
         none_broken(&mut connections, "handed back");
         theirs
@@ -193,26 +211,41 @@ fn ours_serves_its_own_beside_kube_proxy_and_a_service_changes_hands() {
     stage.expect(POD, at(&ours), "1a 2a");
 }
 
-/// Waits until these tables know the node ports of both families. Asking would not do: the other proxy answers as well.
+/// Waits until the rules that these commands list know the node ports of both families. Asking would not do: the other
+/// proxy answers as well.
 #[track_caller]
-fn wait_for_rules(stage: &Stage, targets: &[(Place, Target)], names: &[&str]) {
-    let ports = targets[1..3].iter().map(|(_, target)| target.address.port().to_string()).collect::<Vec<_>>();
+fn wait_for_rules(stage: &Stage, targets: &[(Place, Target)], listed: &[[&str; 2]]) {
     let there = eventually_ok(PATIENCE, || {
-        let all = tables(stage);
-        let present = names.iter().filter(|name| all.contains(**name));
-        let rules: String = present.map(|name| stage.on_node(1, "nft", &["list", "table", name])).collect();
-        let known = ports.iter().filter(|port| rules.contains(&format!(". {port} "))).count();
-        if known == ports.len() { Ok(()) } else { Err(rules) }
+        let rules: String = listed.iter().map(|command| rules(stage, command)).collect();
+        if node_ports(targets).iter().all(|port| mentions(&rules, *port)) { Ok(()) } else { Err(rules) }
     });
-    assert_eq!(there, Ok(()), "{names:?} without {ports:?}");
+    assert_eq!(there, Ok(()), "{listed:?} without {:?}", node_ports(targets));
+}
+
+/// Whether one of the node ports is in what the command lists.
+fn knows(stage: &Stage, targets: &[(Place, Target)], command: &[&str; 2]) -> bool {
+    let rules = rules(stage, command);
+    node_ports(targets).iter().any(|port| mentions(&rules, *port))
+}
+
+fn node_ports(targets: &[(Place, Target)]) -> [u16; 2] {
+    [1, 2].map(|at: usize| targets[at].1.address.port())
+}
+
+/// nft writes it among the elements of a map, iptables after `--dport`.
+fn mentions(rules: &str, port: u16) -> bool {
+    rules.contains(&format!(". {port} ")) || rules.contains(&format!("--dport {port} "))
+}
+
+/// What a program with these arguments prints on the node; nothing where the table is not there.
+fn rules(stage: &Stage, [program, arguments]: &[&str; 2]) -> String {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let listed = stage.world.at(Place::Node(1)).command(program).args(arguments).output();
+    listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
 fn tables(stage: &Stage) -> String {
     stage.on_node(1, "nft", &["list", "tables"])
-}
-
-fn clean_up(stage: &Stage, program: Program) {
-    clean_up_with(stage, program, &[]);
 }
 
 /// Removes what a proxy that has ended left.
