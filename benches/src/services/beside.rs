@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use portolan_cluster::Cluster;
 
 use super::{
-    Step, affinity,
+    Only, Step, affinity,
     alone::{megabytes, or_dash},
     change,
     cost::{self, Cost},
@@ -122,12 +122,13 @@ pub(crate) fn measure(options: Options) -> Result<String> {
     let mut tables = Tables::new();
     let mut slow: Vec<Which> = Vec::new();
     let mut there = Size { services: 0, endpoints: 2 };
+    let only = Only::read();
     for step in steps(options) {
         let size = step.size;
         eprintln!("[services: {} × {} beside kube-proxy]", size.services, size.endpoints);
         write(&etcd, there, size)?;
         there = size;
-        for which in Which::ALL {
+        for which in Which::ALL.into_iter().filter(|which| !only.ours || *which == Which::Portolan) {
             let begun = Instant::now();
             if slow.contains(&which) && size.services > 100 {
                 tables.ready.row(too_slow(size, which, None));

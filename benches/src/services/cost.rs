@@ -11,11 +11,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portolan_nft::{Family, Kernel, Nft as _, Table, Transaction};
+use portolan_netlink::{Bus, Socket};
 use portolan_testkit::net::Namespace;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(20);
+/// Nobody waits longer at the door.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two knocks.
 const KNOCK: Duration = Duration::from_millis(2);
 
@@ -48,13 +50,13 @@ pub(crate) struct Knocks {
 impl Knocks {
     /// Begins.
     pub(crate) fn start(node: &Namespace) -> Result<Self> {
-        let mut nft = node.run(Kernel::open).context("no nftables")?;
+        let socket = node.run(|| Socket::open(Bus::Netfilter)).context("no nftables")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let mut waited = Vec::new();
+            let (mut waited, mut answer) = (Vec::new(), Vec::new());
             while !stopped.load(Ordering::Relaxed) {
-                waited.push(knock(&mut nft));
+                waited.extend(knock(&socket, &mut answer));
                 std::thread::sleep(KNOCK);
             }
             waited
@@ -110,14 +112,26 @@ impl Watch {
     }
 }
 
-/// How long a transaction takes that is refused: it waits for the lock as any other, and changes nothing, not even the
-/// generation, which would make nft read everything anew.
-fn knock(nft: &mut Kernel) -> Duration {
-    let mut transaction = Transaction::new(Table::new(Family::Inet, "there-is-no-such-table"));
-    transaction.delete_table();
+/// How long a transaction takes that is made for another generation of the rules: the kernel waits for the lock as for any
+/// other, compares, and lets go (`nf_tables_valid_genid`, net/netfilter/nf_tables_api.c). One that is refused for what is
+/// in it would itself hold the lock, until all processors have passed a quiescent state (`__nf_tables_abort`): that was
+/// milliseconds which everybody else then waited for, and which were counted here.
+fn knock(socket: &Socket, answer: &mut Vec<u8>) -> Option<Duration> {
+    /// `NFNL_MSG_BATCH_BEGIN`, a request, for nftables (10), with `NFNL_BATCH_GENID` (1): a generation that is never.
+    const BEGIN: [u8; 28] = {
+        let mut bytes = [0; 28];
+        bytes[0] = 28;
+        bytes[4] = 0x10;
+        bytes[6] = 1;
+        bytes[19] = 10;
+        bytes[20] = 8;
+        bytes[22] = 1;
+        (bytes[24], bytes[25], bytes[26], bytes[27]) = (0xff, 0xff, 0xff, 0xfe);
+        bytes
+    };
     let start = Instant::now();
-    let _ = nft.run(&transaction);
-    start.elapsed()
+    socket.send(&BEGIN).ok()?;
+    socket.receive(answer, Some(PATIENCE)).ok()?.then(|| start.elapsed())
 }
 
 /// The processor time of a process and of its children that have ended.
