@@ -24,17 +24,21 @@ use crate::{
     unit::{Shared, Unit},
 };
 
-/// A Service with its slices; either may be there without the other.
+/// What a Service claims.
+type Claims = Box<[(Claimed, Claim)]>;
+
+/// A Service with its slices; either may be there without the other. There are many, in the half empty nodes of a tree,
+/// so what is large is elsewhere and no list has room for more.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
-    pub(crate) service: Option<Service>,
+    pub(crate) service: Option<Box<Service>>,
     pub(crate) slices: Slices,
     /// What its units are known by.
-    identities: Vec<(Claimed, Claim)>,
+    identities: Claims,
     /// All other frontends of those units that are known.
-    fronts: Vec<(Claimed, Claim)>,
+    fronts: Claims,
     /// By id.
-    pub(crate) units: Vec<Unit>,
+    pub(crate) units: Box<[Unit]>,
 }
 
 /// The Services, and the elements that follow from them.
@@ -50,6 +54,8 @@ pub struct Services {
     slices: HashMap<ObjectName, Arc<ObjectName>>,
     pub(crate) registry: Registry,
     pub(crate) shared: BTreeMap<Shared, u32>,
+    /// Services whose endpoints are other ones than those that were compiled, and how many endpoints were told of.
+    late: (BTreeSet<Arc<ObjectName>>, usize),
     ranges: HashMap<(Version, u64), Ranges>,
 }
 
@@ -71,6 +77,7 @@ impl Services {
             slices: HashMap::new(),
             registry: Registry::default(),
             shared: BTreeMap::new(),
+            late: Default::default(),
             ranges: HashMap::new(),
         }
     }
@@ -112,18 +119,24 @@ impl Services {
 
     /// The Services by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.entries.values().filter_map(|entry| entry.service.as_ref())
+        self.entries.values().filter_map(|entry| entry.service.as_deref())
+    }
+
+    /// Their names, in the same order.
+    pub fn names(&self) -> impl Iterator<Item = Arc<ObjectName>> {
+        let some = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
+        some.map(|(name, _)| name.clone())
     }
 
     /// The Service with this name.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.entries.get(name)?.service.as_ref()
+        self.entries.get(name)?.service.as_deref()
     }
 
     /// Takes a Service, or what it is now. What cannot be served is in [`Services::problems`].
     pub fn set_service(&mut self, service: Service) -> Changes {
         let name = service.name.clone();
-        self.entry(&name).service = Some(service);
+        self.entry(&name).service = Some(compact(service));
         self.service_changed(&name)
     }
 
@@ -153,6 +166,34 @@ impl Services {
         let Some(owner) = self.forget_slice(name) else { return Changes::none() };
         let changes = self.endpoints_changed(&owner);
         self.forget_if_empty(&owner);
+        changes
+    }
+
+    /// The same, compiled later, by [`Services::catch_up`]: of a Service with a thousand endpoints ten slices come one
+    /// after the other, and all endpoints are put in order each time. Nothing may be asked before.
+    pub fn set_slice_later(&mut self, slice: EndpointSlice) -> Changes {
+        if self.slices.get(&slice.name).is_some_and(|owner| **owner != slice.service) {
+            return self.set_slice(slice);
+        }
+        let endpoints = slice.endpoints.len();
+        let service = self.keep_slice(slice);
+        self.late.0.insert(service);
+        self.late.1 += endpoints;
+        Changes::none()
+    }
+
+    /// How many endpoints wait to be compiled.
+    pub const fn late(&self) -> usize {
+        self.late.1
+    }
+
+    /// Compiles what was told for later.
+    pub fn catch_up(&mut self) -> Changes {
+        let (late, _) = std::mem::take(&mut self.late);
+        let mut changes = Changes::none();
+        for service in late {
+            changes.append(self.endpoints_changed(&service));
+        }
         changes
     }
 
@@ -264,7 +305,8 @@ impl Services {
         self.entries.get_mut(name).unwrap_or_else(|| unreachable!("it was inserted"))
     }
 
-    fn shared_name(&self, name: &ObjectName) -> Arc<ObjectName> {
+    /// A Service's name, as it is kept: once.
+    pub fn shared_name(&self, name: &ObjectName) -> Arc<ObjectName> {
         let known = self.entries.get_key_value(name).map(|(known, _)| known.clone());
         known.unwrap_or_else(|| Arc::new(name.clone()))
     }
@@ -292,4 +334,15 @@ impl Services {
             self.entries.remove(name);
         }
     }
+}
+
+/// As it is kept: without room for more.
+fn compact(mut service: Service) -> Box<Service> {
+    service.name.namespace.shrink_to_fit();
+    service.name.name.shrink_to_fit();
+    service.ports.shrink_to_fit();
+    service.cluster_addresses.shrink_to_fit();
+    service.external_addresses.shrink_to_fit();
+    service.load_balancer_addresses.shrink_to_fit();
+    Box::new(service)
 }

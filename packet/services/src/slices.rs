@@ -42,6 +42,13 @@ impl Names {
     }
 }
 
+/// For which zones and nodes an endpoint is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hints {
+    zones: Box<[Name]>,
+    nodes: Box<[Name]>,
+}
+
 /// An endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {
@@ -50,9 +57,19 @@ pub(crate) struct Kept {
     pub(crate) serving: bool,
     pub(crate) terminating: bool,
     pub(crate) node: Option<Name>,
-    zones: Box<[Name]>,
-    nodes: Box<[Name]>,
+    /// Nearly always none.
+    hints: Option<Box<Hints>>,
     pub(crate) target: Option<Box<str>>,
+}
+
+impl Kept {
+    fn zones(&self) -> &[Name] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.zones)
+    }
+
+    fn nodes(&self) -> &[Name] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.nodes)
+    }
 }
 
 /// A slice.
@@ -64,14 +81,18 @@ pub(crate) struct Slice {
 
 impl Slice {
     pub(crate) fn new(slice: EndpointSlice, names: &mut Names) -> Self {
+        let hints = |endpoint: &Endpoint, names: &mut Names| {
+            let mut numbers = |of: &[String]| of.iter().map(|one| names.number(one)).collect();
+            let hints = Hints { zones: numbers(&endpoint.zones), nodes: numbers(&endpoint.nodes) };
+            (hints != Hints::default()).then(|| Box::new(hints))
+        };
         let keep = |endpoint: Endpoint| Kept {
             address: endpoint.address,
             ready: endpoint.ready,
             serving: endpoint.serving,
             terminating: endpoint.terminating,
             node: endpoint.node.as_deref().map(|node| names.number(node)),
-            zones: endpoint.zones.iter().map(|zone| names.number(zone)).collect(),
-            nodes: endpoint.nodes.iter().map(|node| names.number(node)).collect(),
+            hints: hints(&endpoint, names),
             target: endpoint.target.map(String::into_boxed_str),
         };
         let endpoints = slice.endpoints.into_iter().map(keep).collect();
@@ -87,8 +108,8 @@ impl Slice {
             serving: kept.serving,
             terminating: kept.terminating,
             node: kept.node.map(|name| names.text(name).to_owned()),
-            zones: texts(&kept.zones),
-            nodes: texts(&kept.nodes),
+            zones: texts(kept.zones()),
+            nodes: texts(kept.nodes()),
             target: kept.target.as_deref().map(str::to_owned),
         };
         let endpoints = self.endpoints.iter().map(endpoint).collect();
@@ -177,8 +198,8 @@ impl Here {
             serving: kept.serving,
             terminating: kept.terminating,
             local: self.is_local(kept),
-            node_hint: Hint::of(kept.nodes.iter(), self.node.as_ref()),
-            zone_hint: Hint::of(kept.zones.iter(), self.zone.as_ref()),
+            node_hint: Hint::of(kept.nodes().iter(), self.node.as_ref()),
+            zone_hint: Hint::of(kept.zones().iter(), self.zone.as_ref()),
             weight: weight(service, kept.target.as_deref(), &kept.address),
         }
     }

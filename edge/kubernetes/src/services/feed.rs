@@ -71,7 +71,7 @@ pub(super) struct Feed<D> {
     outgoing: Outgoing,
     state: watch::Sender<MirrorState>,
     answered: Answered,
-    told: HashMap<ObjectName, Told>,
+    told: HashMap<Key, Told>,
     hashes: RandomState,
     list: u64,
 }
@@ -88,10 +88,10 @@ impl<D: Differences> Feed<D> {
     }
 
     async fn apply(&mut self, object: &D::Object) {
-        let name = name(object);
-        let Some(event) = self.kind.set(object) else { return self.remove(name).await };
+        let key = key(object);
+        let Some(event) = self.kind.set(object) else { return self.remove(key).await };
         let (hash, list) = (self.hashes.hash_one(&event), self.list);
-        match self.told.get_mut(&name) {
+        match self.told.get_mut(&key) {
             Some(told) => {
                 told.list = list;
                 if told.hash == hash {
@@ -100,25 +100,24 @@ impl<D: Differences> Feed<D> {
                 told.hash = hash;
             }
             None => {
-                self.told.insert(name, Told { hash, list });
+                self.told.insert(key, Told { hash, list });
             }
         }
         self.outgoing.send(event).await;
     }
 
-    async fn remove(&mut self, name: ObjectName) {
-        if self.told.remove(&name).is_some() {
-            self.outgoing.send(self.kind.remove(name)).await;
+    async fn remove(&mut self, key: Key) {
+        if self.told.remove(&key).is_some() {
+            self.outgoing.send(self.kind.remove(named(&key))).await;
         }
     }
 
     /// What the list that has ended did not have.
     async fn sweep(&mut self) {
         let list = self.list;
-        let gone: Vec<ObjectName> =
-            self.told.extract_if(|_, told| told.list != list).map(|(name, _)| name).collect();
-        for name in gone {
-            self.outgoing.send(self.kind.remove(name)).await;
+        let gone: Vec<Key> = self.told.extract_if(|_, told| told.list != list).map(|(key, _)| key).collect();
+        for key in gone {
+            self.outgoing.send(self.kind.remove(named(&key))).await;
         }
         self.told.shrink_to_fit();
     }
@@ -129,7 +128,7 @@ impl<D: Differences> Follower<D::Object> for Feed<D> {
         match event {
             Event::Init => self.list += 1,
             Event::InitApply(object) | Event::Apply(object) => self.apply(&object).await,
-            Event::Delete(object) => self.remove(name(&object)).await,
+            Event::Delete(object) => self.remove(key(&object)).await,
             Event::InitDone => {
                 self.sweep().await;
                 complete(&self.state, &self.outgoing).await;
@@ -243,6 +242,19 @@ async fn complete(state: &watch::Sender<MirrorState>, outgoing: &Outgoing) {
     if first {
         outgoing.one_is_complete().await;
     }
+}
+
+/// Namespace, `/` and name: one allocation for each of many.
+type Key = Box<str>;
+
+fn key<K: Resource>(object: &K) -> Key {
+    let ObjectName { namespace, name } = name(object);
+    format!("{namespace}/{name}").into()
+}
+
+fn named(key: &str) -> ObjectName {
+    let (namespace, name) = key.split_once('/').unwrap_or_default();
+    ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 fn name<K: Resource>(object: &K) -> ObjectName {

@@ -31,7 +31,7 @@ impl ServiceEvent {
         match self {
             Self::SetService(service) => services.set_service(service),
             Self::RemoveService(name) => services.remove_service(&name),
-            Self::SetSlice(slice) => services.set_slice(slice),
+            Self::SetSlice(slice) => services.set_slice_later(slice),
             Self::RemoveSlice(name) => services.remove_slice(&name),
         }
     }

@@ -257,6 +257,9 @@ impl<N: Nft> Owner<N> {
             for event in events {
                 batch.events += 1;
                 batch.changes.append(event.tell(&mut self.services));
+                if self.services.late() >= self.stride.elements() {
+                    batch.changes.append(self.services.catch_up());
+                }
                 if batch.changes.len() >= self.stride.elements() {
                     failed = self.write(&mut batch).err().or(failed);
                 }
@@ -269,7 +272,8 @@ impl<N: Nft> Owner<N> {
     /// Writes what has gathered, and answers those whose last event is in it.
     fn write(&mut self, batch: &mut Batch) -> Result<(), ApplyError> {
         let start = Instant::now();
-        let changes = std::mem::take(&mut batch.changes);
+        let mut changes = std::mem::take(&mut batch.changes);
+        changes.append(self.services.catch_up());
         let names = changes.services().to_vec();
         let result = self.commit(changes);
         if result.is_ok() {
@@ -408,11 +412,23 @@ impl<N: Nft> Owner<N> {
         for name in names {
             match self.services.service(&name) {
                 Some(service) => {
-                    live.insert(name, Live { generation: service.generation, since });
+                    let now = Live { generation: service.generation, since };
+                    match live.get_mut(&name) {
+                        Some(live) => *live = now,
+                        None => drop(live.insert(self.services.shared_name(&name), now)),
+                    }
                 }
                 None => drop(live.remove(&name)),
             }
         }
+    }
+
+    /// All of them are.
+    pub(crate) fn all_live(&self) {
+        let since = SystemTime::now();
+        let all = self.services.names().zip(self.services.services());
+        let all = all.map(|(name, service)| (name, Live { generation: service.generation, since }));
+        *self.shared.live() = all.collect();
     }
 
     pub(crate) fn synced(&self, start: Instant) {

@@ -116,7 +116,7 @@ impl ServicePlane {
         let shared = Arc::clone(&self.0.shared);
         shared.wrote(&levelled.written);
         owner.refusals(&levelled.written);
-        owner.live(owner.services.services().map(|service| service.name.clone()).collect::<Vec<_>>());
+        owner.all_live();
         owner.synced(begun);
         shared.lock().start = begun.elapsed();
         tracing::info!(
@@ -199,7 +199,7 @@ impl ServicePlane {
 
     /// The same for all of them.
     pub fn all_live(&self) -> Vec<(ObjectName, Live)> {
-        self.0.shared.live().iter().map(|(name, live)| (name.clone(), *live)).collect()
+        self.0.shared.live().iter().map(|(name, live)| ((**name).clone(), *live)).collect()
     }
 
     /// What came by each frontend and endpoint; empty with [`Counting::Off`](portolan_plan::Counting). What others

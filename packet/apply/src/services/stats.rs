@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -69,7 +69,8 @@ pub struct Live {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     stats: Mutex<ServiceStats>,
-    live: Mutex<HashMap<ObjectName, Live>>,
+    /// The names are those that the Services have: there are many.
+    live: Mutex<HashMap<Arc<ObjectName>, Live>>,
     pending: AtomicU64,
 }
 
@@ -79,7 +80,7 @@ impl Shared {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn live(&self) -> MutexGuard<'_, HashMap<ObjectName, Live>> {
+    pub(crate) fn live(&self) -> MutexGuard<'_, HashMap<Arc<ObjectName>, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

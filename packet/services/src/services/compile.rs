@@ -11,7 +11,7 @@ use portolan_model::{ObjectName, Protocol, Service};
 use portolan_nft::{Data, Element};
 use portolan_plan::Version;
 
-use super::{Entry, Services};
+use super::{Claims, Entry, Services};
 use crate::{
     Candidate, Changes, Front, Gone, Identity, List, Selection, SetId, Target,
     changes::Piece,
@@ -29,12 +29,13 @@ impl Services {
     pub(super) fn recompile(&mut self) {
         self.registry = Registry::default();
         self.shared.clear();
+        self.late = Default::default();
         self.ranges.clear();
         // Taken out, so that nobody has to be looked up by name.
         let mut entries = std::mem::take(&mut self.entries);
         // First who they are, then what else they want, since that depends on who is known.
         for (name, entry) in &mut entries {
-            entry.units = Vec::new();
+            entry.units = Box::default();
             entry.identities = identities(name, entry);
             for (what, claim) in &entry.identities {
                 self.registry.add(*what, claim.clone(), &mut |_| {});
@@ -85,24 +86,24 @@ impl Services {
     fn claim_identities(&mut self, name: &Arc<ObjectName>) -> BTreeSet<Arc<ObjectName>> {
         let Some(entry) = self.entries.get(name) else { return BTreeSet::new() };
         let wanted = identities(name, entry);
-        self.exchange_claims(name, wanted, |entry| &mut entry.identities)
+        self.exchange_claims(name, &wanted, |entry| &mut entry.identities)
     }
 
     /// Claims all other frontends of those units that are known.
     fn claim_fronts(&mut self, name: &Arc<ObjectName>) -> BTreeSet<Arc<ObjectName>> {
         let Some(entry) = self.entries.get(name) else { return BTreeSet::new() };
         let wanted = other_fronts(&self.registry, entry);
-        self.exchange_claims(name, wanted, |entry| &mut entry.fronts)
+        self.exchange_claims(name, &wanted, |entry| &mut entry.fronts)
     }
 
     fn exchange_claims(
         &mut self,
         name: &Arc<ObjectName>,
-        wanted: Vec<(Claimed, Claim)>,
-        field: fn(&mut Entry) -> &mut Vec<(Claimed, Claim)>,
+        wanted: &[(Claimed, Claim)],
+        field: fn(&mut Entry) -> &mut Claims,
     ) -> BTreeSet<Arc<ObjectName>> {
         let Some(entry) = self.entries.get_mut(name) else { return BTreeSet::new() };
-        let before = std::mem::replace(field(entry), wanted.clone());
+        let before = std::mem::replace(field(entry), wanted.into());
         let mut affected = BTreeSet::new();
         let mut each = |name: &Arc<ObjectName>| {
             affected.insert(name.clone());
@@ -110,8 +111,8 @@ impl Services {
         for (what, claim) in before.iter().filter(|one| !wanted.contains(one)) {
             self.registry.remove(*what, claim, &mut each);
         }
-        for (what, claim) in wanted.into_iter().filter(|one| !before.contains(one)) {
-            self.registry.add(what, claim, &mut each);
+        for (what, claim) in wanted.iter().filter(|one| !before.contains(one)) {
+            self.registry.add(*what, claim.clone(), &mut each);
         }
         affected
     }
@@ -156,7 +157,7 @@ impl Services {
                 drained(name, old, new, drain, changes);
             }
         }
-        entry.units = units;
+        entry.units = units.into();
     }
 
     /// One unit of a Service that is known.
@@ -381,22 +382,22 @@ fn slots(unit: Option<&Unit>, list: List) -> Cow<'_, [Target]> {
 type Pair<'a> = (Option<&'a Unit>, Option<&'a Unit>);
 
 /// What the units of a Service want to be known by.
-fn identities(name: &Arc<ObjectName>, entry: &Entry) -> Vec<(Claimed, Claim)> {
-    let Some(service) = &entry.service else { return Vec::new() };
+fn identities(name: &Arc<ObjectName>, entry: &Entry) -> Claims {
+    let Some(service) = &entry.service else { return Box::default() };
     let claim = |id, claimed| (claimed, Claim { rank: Rank::Cluster, service: name.clone(), unit: id });
     unit_ids(service).into_iter().map(|(id, known)| claim(id, claimed(known))).collect()
 }
 
 /// All other frontends that those units want which are known.
-fn other_fronts(registry: &Registry, entry: &Entry) -> Vec<(Claimed, Claim)> {
-    let Some(service) = &entry.service else { return Vec::new() };
+fn other_fronts(registry: &Registry, entry: &Entry) -> Claims {
+    let Some(service) = &entry.service else { return Box::default() };
     let mut wanted = Vec::new();
     for (known, claim) in entry.identities.iter().filter(|(what, claim)| registry.has(*what, claim)) {
         let fronts = unit::fronts(service, claim.unit).into_iter();
         let others = fronts.filter(|(front, _)| Claimed::Front(*front) != *known);
         wanted.extend(others.map(|(front, rank)| (Claimed::Front(front), Claim { rank, ..claim.clone() })));
     }
-    wanted
+    wanted.into()
 }
 
 /// The units of a Service that are known by what they want to be known by.

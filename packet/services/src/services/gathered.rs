@@ -4,7 +4,7 @@ use std::fmt;
 
 use portolan_model::{EndpointSlice, ObjectName, Service};
 
-use super::Services;
+use super::{Services, compact};
 use crate::{ServicesConfig, ServicesError};
 
 /// Services and slices as they are kept, while nobody asks what they mean: at the start they come one by one, and what
@@ -22,7 +22,7 @@ impl Gathered {
     /// Takes a Service, or what it is now.
     pub fn set_service(&mut self, service: Service) {
         let name = service.name.clone();
-        self.0.entry(&name).service = Some(service);
+        self.0.entry(&name).service = Some(compact(service));
     }
 
     /// Forgets a Service.
