@@ -20,10 +20,11 @@ pub enum Form {
 pub fn start(level: &str, form: Form, color: bool) -> Result<(), ParseError> {
     let filter = match std::env::var("PORTOLAN_LOG") {
         Ok(directives) if !directives.trim().is_empty() => EnvFilter::try_new(directives)?,
-        // Libraries tell each connection and each request at debug: that is ours to tell.
+        // Libraries tell each connection and each request at debug, and kube's client each one that fails as an error,
+        // however often it is tried: all of that is ours to tell.
         _ => EnvFilter::try_new(format!(
-            "{level},hyper=warn,hyper_util=warn,hickory_proto=warn,kube_client=warn,kube_runtime=warn,rustls=warn,\
-             tower=warn"
+            "{level},hyper=warn,hyper_util=warn,hickory_proto=warn,kube_client=warn,kube_client::client::builder=off,\
+             kube_runtime=warn,rustls=warn,tower=warn"
         ))?,
     };
     let registry = tracing_subscriber::registry().with(filter);

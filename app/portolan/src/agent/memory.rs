@@ -2,7 +2,8 @@
 //!
 //! glibc gives each thread that allocates at the same time as another an arena of its own, and what was freed in one is no
 //! use to the others: with 10,000 mappings and blocks of 1,000 ports coming and going the agent had 35 MiB resident, and
-//! with one arena 28. The number of arenas is read from the environment when a program starts (mallopt(3)).
+//! with one arena 28. The proxy reads lists in several threads. The number of arenas is read from the environment when a
+//! program starts (mallopt(3)).
 
 use std::{env, os::unix::process::CommandExt as _, process::Command};
 
@@ -10,7 +11,7 @@ use std::{env, os::unix::process::CommandExt as _, process::Command};
 const ARENAS: &str = "MALLOC_ARENA_MAX";
 
 /// Begins this program anew, with one arena, unless somebody has said how many. Call it before anything was begun.
-pub(super) fn with_one_arena() {
+pub(crate) fn with_one_arena() {
     if !cfg!(target_env = "gnu") || env::var_os(ARENAS).is_some() {
         return;
     }

@@ -21,7 +21,7 @@ mod engine;
 mod http;
 mod inject;
 mod localhost;
-mod memory;
+pub(crate) mod memory;
 mod nri;
 mod overlaps;
 mod plan;

@@ -28,6 +28,8 @@ use super::{
 const TOGETHER: usize = 1024;
 /// How often somebody is told that nothing is programmed yet.
 const REMIND: Duration = Duration::from_secs(30);
+/// From when on watches that fail are told of.
+const AWAY: Duration = Duration::from_secs(2);
 /// How often what failed is looked at again.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -52,6 +54,8 @@ pub(crate) struct Driver {
     localhost: Option<Localhost>,
     started: SystemTime,
     last_flush: Duration,
+    /// It was told that the API server is away.
+    is_away: bool,
 }
 
 impl Driver {
@@ -93,6 +97,7 @@ impl Driver {
             localhost,
             started: begun,
             last_flush: Duration::ZERO,
+            is_away: false,
         };
         driver.after_a_write(&Written::everything()).await;
         driver.proxy.health.updated();
@@ -256,6 +261,7 @@ impl Driver {
     }
 
     async fn look_again(&mut self) {
+        self.tell_whether_the_api_server_is_away();
         if self.followed.table.is_empty() {
             self.reconfigure().await;
         }
@@ -275,6 +281,23 @@ impl Driver {
             self.proxy.health.updated();
         } else {
             self.proxy.health.queued();
+        }
+    }
+
+    /// Once when it goes, and once when it comes back. A watch that is begun anew a moment later is nothing to tell.
+    fn tell_whether_the_api_server_is_away(&mut self) {
+        let health = self.watch.health();
+        match health.away {
+            Some(since) if !self.is_away && since >= AWAY => {
+                self.is_away = true;
+                let because = health.error.map(|error| error.to_string()).unwrap_or_default();
+                tracing::warn!(%because, "nothing is heard of Services: they are served as they were known last");
+            }
+            None if self.is_away => {
+                self.is_away = false;
+                tracing::info!("Services are heard of again");
+            }
+            _ => {}
         }
     }
 

@@ -68,6 +68,9 @@ pub(crate) async fn main(_: Global, args: ProxyArgs) -> anyhow::Result<ExitCode>
     match &args.verb {
         Some(ProxyVerb::Status(args)) => status::main(args).await,
         None if args.cleanup => cleanup::main(&args),
-        None => start::main(&args).await,
+        None => {
+            crate::agent::memory::with_one_arena();
+            start::main(&args).await
+        }
     }
 }
