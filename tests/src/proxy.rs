@@ -6,7 +6,8 @@
 //! as well. Netfilter, conntrack, routes and sockets are a namespace's own, so that many proxies on one kernel do what
 //! they would do on many machines.
 //!
-//! 1. [`api`] talks to the API server, [`service`] says what a Service is, [`endpoint`] who is behind it.
+//! 1. [`api`] talks to the API server, [`etcd`] to what is behind it; [`service`] says what a Service is, [`target`] how
+//!    it is asked for, [`endpoint`] who is behind it.
 //! 2. [`world`] makes the namespaces, [`echo`] and [`sctp`] answer in them, [`program`] starts the proxies.
 //! 3. [`probe`] asks from somewhere and tells who answered and which source address they saw.
 //! 4. [`stage`] is a small world for tests that start and stop proxies themselves, [`load`] what happens in it meanwhile.
@@ -18,10 +19,12 @@ pub mod case;
 pub mod cases;
 pub mod echo;
 pub mod endpoint;
+pub mod etcd;
 pub mod load;
 pub mod probe;
 pub mod program;
 pub mod sctp;
 pub mod service;
 pub mod stage;
+pub mod target;
 pub mod world;
