@@ -96,8 +96,9 @@ conformance-services: ## those of Services: every question beside kube-proxy, an
 	PROFILE=dev $(CARGO) xtask conformance hostport --without-portmap --without-proxy --hook 'scripts/install-on-cluster $(WITH_PROXY)'
 	$(CARGO) xtask conformance all-services --jobs 4 --without-proxy --hook scripts/proxy-on-cluster
 
-dist: ## the binaries to ship: portolan and portolan-cni in target/dist, link-time optimised and stripped
+dist: ## the binaries to ship: portolan and portolan-cni in target/dist, link-time optimised and stripped; the plugin is static
 	$(CARGO) build $(LOCKED) --profile dist --package portolan
+	$(CARGO) rustc $(LOCKED) --profile dist --package portolan --bin portolan-cni -- -C target-feature=+crt-static
 
 man: ## the man pages, into target/man
 	$(CARGO) xtask man
