@@ -10,6 +10,7 @@ use portolan_testkit::{eventually, eventually_ok, need_root};
 use portolan_tests::proxy::{
     etcd,
     load::{Open, while_connecting},
+    probe::ask,
     program::Program,
     service::{Protocol, Service, Target},
     stage::{PATIENCE, Stage},
@@ -261,7 +262,8 @@ fn sixteen_thousand_services_that_come_at_once_are_served() {
     let ((), anew) = while_connecting(&stage.world, &[(POD, at(&first))], || {
         // Not in the order in which they were written: a list is by name, and a batch is as its maps are.
         for number in (0..COUNT).step_by(97) {
-            stage.answered_within(PATIENCE * 2, POD, target(number));
+            let served = eventually_ok(PATIENCE * 2, || ask(&stage.world, POD, target(number)));
+            assert!(served.is_ok(), "Service {number}: {served:?}\n{}", proxies[0].process.transcript());
         }
     });
     let took = awake.elapsed();

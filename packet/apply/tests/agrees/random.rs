@@ -67,7 +67,7 @@ fn agree(worlds: u64) {
     let met = RefCell::new(Met::new());
     let begun = Instant::now();
     for seed in first..first + if given.is_some() { 1 } else { worlds } {
-        if (seed - first) % 20 == 0 {
+        if (seed - first).is_multiple_of(20) {
             eprintln!("{} of {worlds} worlds, {:?}", seed - first, begun.elapsed());
         }
         let mut bytes = [0; 32];

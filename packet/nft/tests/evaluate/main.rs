@@ -215,7 +215,7 @@ fn agree_on(cases: u32) {
     let strategy = (random::recipes(), random::packets());
     let mut left = BTreeMap::<&str, u32>::new();
     for case in 0..cases {
-        if case % 250 == 0 {
+        if case.is_multiple_of(250) {
             eprintln!("{case} of {cases} rulesets");
         }
         let (recipes, packets) = strategy.new_tree(&mut runner).unwrap().current();
