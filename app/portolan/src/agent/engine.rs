@@ -1,4 +1,4 @@
-//! The door to the thread that owns the node's ports and rules ([`crate::attach`]).
+//! The door to the thread that owns the node's ports and rules ([`portolan_attach`]).
 //!
 //! Bind, fsync and netlink block, so they have a thread of their own; async code sends it a closure and waits for the
 //! answer. One owner means that no two leases can be half done at the same time.
