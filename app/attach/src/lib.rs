@@ -5,11 +5,11 @@
 //! 1. numbers are chosen, bound by the holder and written down ([`portolan_ports`]),
 //! 2. the rules that lead to it are made ([`portolan_apply`]). Only now do packets arrive.
 //!
-//! [`give`] does that, [`collect`] finds what belongs to nobody any more, [`look`] answers questions. Whatever a kill
+//! `give` does that, `collect` finds what belongs to nobody any more, `look` answers questions. Whatever a kill
 //! interrupts, [`Attach::open`] makes good: the journal says what should be, and holds and rules are made to agree.
 //!
 //! The agent has one `Attach` for as long as it runs, with a data plane that repairs itself. The CNI plugin without an
-//! agent has one for each call, in turns with others of its kind ([`turn`]).
+//! agent has one for each call, in turns with others of its kind (`turn`).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod collect;
