@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use portolan_cluster::{Cluster, Node, need_cluster};
@@ -200,9 +200,11 @@ fn a_quota_is_for_each_namespace_and_what_is_deleted_is_given_back() {
 
     // Without a webhook the agent counts, whichever node it is on.
     let third = Space::without_ports(cluster, "agents-quota");
-    for (name, node) in [("one", 1), ("more", 2)] {
-        third.create(&gated(&two(name).on(&cluster.node(node))));
-    }
+    third.create(&gated(&two("one").on(&cluster.node(1))));
+    // The older one goes first, and Kubernetes tells ages in whole seconds.
+    let born = Instant::now();
+    eventually(SOON, || born.elapsed() > Duration::from_secs(1));
+    third.create(&gated(&two("more").on(&cluster.node(2))));
     open(&third, &["one"]);
     third.wait_for_pod("one");
     open(&third, &["more"]);

@@ -210,13 +210,18 @@ fn tell_all(agent: &Agent, pods: &[Arc<PodFacts>]) {
     }
 }
 
-/// What the scheduler may count on: the numbers that are free, and those of the Pods that have asked for some.
-/// Quarantined ones come back when they are free.
+/// What the scheduler may count on: the numbers that are free or soon are, and those of the Pods that have asked for
+/// some. The quarantined ones are among them, or each Pod that goes would take its numbers from the Node for that time:
+/// the scheduler sends the next Pod as soon as one is gone, and kubelet, which may have heard of the smaller Node first,
+/// would fail it for ever (`OutOf…`). So it waits here for its number, which says why.
 fn capacity(agent: &Agent, usage: &[portolan_model::PoolUsage], leases: &[Lease]) {
     let Some(kubernetes) = agent.cluster.kubernetes() else { return };
     let mut wanted: BTreeMap<Name, u32> = BTreeMap::new();
     for pool in agent.pools().iter() {
-        let free = usage.iter().find(|usage| usage.name == pool.name).map_or(0, |usage| usage.free);
+        let free = usage
+            .iter()
+            .find(|usage| usage.name == pool.name)
+            .map_or(0, |usage| usage.free + usage.quarantined);
         let asked = leases.iter().flat_map(|lease| &lease.request.requests);
         // Only requests of annotations have the name of a pool.
         let asked = asked.filter(|request| request.pool.as_ref() == Some(&pool.name));
