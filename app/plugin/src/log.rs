@@ -24,7 +24,8 @@ pub(crate) fn start() {
 
 /// The level for all modules; those for single ones are for `portolan`.
 fn level(directives: &str) -> Option<LevelFilter> {
-    directives.split(',').find_map(|directive| directive.trim().parse().ok())
+    let mut directives = directives.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    directives.find_map(|directive| directive.parse().ok())
 }
 
 struct Lines(LevelFilter);
