@@ -17,6 +17,7 @@ mod expose;
 mod holder;
 mod launch;
 mod loopback;
+mod memory;
 mod node;
 mod output;
 mod proxy;

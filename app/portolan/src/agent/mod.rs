@@ -21,7 +21,6 @@ mod engine;
 mod http;
 mod inject;
 mod localhost;
-pub(crate) mod memory;
 mod nri;
 mod overlaps;
 mod plan;
@@ -106,6 +105,6 @@ impl Agent {
 
 /// Serves until SIGTERM or SIGINT, or cleans up.
 pub(crate) async fn main(global: Global, args: AgentArgs) -> anyhow::Result<ExitCode> {
-    memory::with_one_arena();
+    crate::memory::with_one_arena();
     if args.cleanup { cleanup::main(&global, &args).await } else { start::main(&global, &args).await }
 }

@@ -69,7 +69,7 @@ pub(crate) async fn main(_: Global, args: ProxyArgs) -> anyhow::Result<ExitCode>
         Some(ProxyVerb::Status(args)) => status::main(args).await,
         None if args.cleanup => cleanup::main(&args),
         None => {
-            crate::agent::memory::with_one_arena();
+            crate::memory::with_one_arena();
             start::main(&args).await
         }
     }
