@@ -75,15 +75,12 @@ impl<'a> Supervisor<'a> {
     /// Runs the copy to its end and gives everything back, whatever happened. The command's status, or `None` when
     /// it was asked to end before it had started.
     pub(crate) async fn supervise(mut self) -> anyhow::Result<Option<ExitStatus>> {
-        let lease = tokio::select! {
-            lease = self.lease() => lease?,
-            () = self.stop.cancelled() => {
-                // The request may have been answered without our reading it.
-                self.give_back().await;
-                return Ok(None);
-            }
+        let result = match self.lease().await {
+            Ok(_) if self.stop.is_cancelled() => Ok(None),
+            Ok(lease) => self.lives(lease).await,
+            Err(_) if self.stop.is_cancelled() => Ok(None),
+            Err(error) => Err(error),
         };
-        let result = self.lives(lease).await;
         self.give_back().await;
         result
     }
@@ -116,10 +113,11 @@ impl<'a> Supervisor<'a> {
                 () = self.stop.cancelled() => return Ok(Some(status)),
             }
             // In doubt, ask: after a restart of `up` this is what tells it about us again.
-            lease = tokio::select! {
-                lease = self.lease() => lease?,
-                () = self.stop.cancelled() => return Ok(Some(status)),
-            };
+            let again = self.lease().await;
+            if self.stop.is_cancelled() {
+                return Ok(Some(status));
+            }
+            lease = again?;
         }
     }
 
@@ -188,7 +186,10 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Asks for the lease; an `up` that is just being restarted is waited for.
+    /// Asks for the lease; an `up` that is just being restarted is waited for, unless all is to stop.
+    ///
+    /// A request that is under way is never left before its answer, also when all is to stop: `up` could read it
+    /// after it has read that the lease is given back, and would keep what nobody gives back any more.
     async fn lease(&self) -> anyhow::Result<LeaseReply> {
         let request = LeaseRequest {
             instance: self.name.clone(),
@@ -202,7 +203,10 @@ impl<'a> Supervisor<'a> {
             .with_max_delay(Duration::from_secs(1))
             .with_jitter()
             .with_max_times(8);
-        let leased = (|| self.node.lease(&request)).retry(again).when(ClientError::is_transient).await;
+        let leased = (|| self.node.lease(&request))
+            .retry(again)
+            .when(|error| error.is_transient() && !self.stop.is_cancelled())
+            .await;
         leased.map_err(|error| match error {
             // The node's own words say all that a person needs.
             ClientError::Refused { message, .. } => anyhow::anyhow!(message),
