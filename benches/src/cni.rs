@@ -330,8 +330,7 @@ impl Ours {
 fn static_plugin() -> Result<PathBuf> {
     let plugin = portolan_testkit::plugin();
     if std::env::var_os("PORTOLAN_BIN").is_none() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        let mut command = portolan_testkit::cargo();
         command
             .args(["rustc", "--quiet", "--release", "--package", "portolan", "--bin", "portolan-cni"])
             .args(["--", "-C", "target-feature=+crt-static"])

@@ -103,6 +103,8 @@ fn measure() -> Result<()> {
     if let Some(problem) = portolan_testkit::root_problem() {
         bail!("the benchmarks make network namespaces, which {problem}");
     }
+    // Built before anything is timed.
+    portolan_testkit::binary();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let mut document = preface();
     println!("{document}");

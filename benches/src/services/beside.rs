@@ -94,7 +94,8 @@ impl Tables {
              proxy says of it: from the end of the lists. Processor time and memory are those of the process and of what\n\
              it starts. Others wait: somebody on the same node begins a transaction of nftables every 2 ms. What takes\n\
              longer than {} is not waited for, and not tried with more Services.\n\n{}\n\
-             First packets: a client beside the node connects to Services at random, each time from a fresh port.\n\n{}\n\
+             First packets: a client beside the node connects to Services at random, each time from a fresh port; the\n\
+             contenders take turns.\n\n{}\n\
              With affinity: each of {} clients, which have an address each, connects once, and then all of them once\n\
              more.\n\n{}\n\
              One change: from the moment in which etcd has a new Service and its slice until a client's first connection\n\
@@ -128,6 +129,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
         eprintln!("[services: {} × {} beside kube-proxy]", size.services, size.endpoints);
         write(&etcd, there, size)?;
         there = size;
+        let mut ready = Vec::new();
         for which in Which::ALL.into_iter().filter(|which| !only.ours || *which == Which::Portolan) {
             let begun = Instant::now();
             if slow.contains(&which) && size.services > 100 {
@@ -135,8 +137,8 @@ pub(crate) fn measure(options: Options) -> Result<String> {
                 continue;
             }
             match one(&step, which, cluster, &etcd, &mut tables) {
-                Ok(true) => {}
-                Ok(false) => slow.push(which),
+                Ok(Some(place)) => ready.push((which.heading(), place)),
+                Ok(None) => slow.push(which),
                 // What was seen of the others is worth to be told.
                 Err(error) => {
                     eprintln!("[{} × {}: {}: {error:#}]", size.services, size.endpoints, which.heading())
@@ -144,12 +146,22 @@ pub(crate) fn measure(options: Options) -> Result<String> {
             }
             eprintln!("[{}: {:.0} s]", which.heading(), begun.elapsed().as_secs_f64());
         }
+        if step.packets {
+            packets::measure(&ready, size, &mut tables.packets);
+        }
     }
     Ok(tables.text())
 }
 
-/// One contender on what is there; `false` when it is not ready in time.
-fn one(step: &Step, which: Which, cluster: &Cluster, etcd: &Etcd, tables: &mut Tables) -> Result<bool> {
+/// One contender on what is there: its place with the rules that it made, its process killed; `None` when it is not ready
+/// in time.
+fn one(
+    step: &Step,
+    which: Which,
+    cluster: &Cluster,
+    etcd: &Etcd,
+    tables: &mut Tables,
+) -> Result<Option<Place>> {
     let (size, heading) = (step.size, which.heading());
     let place = Place::new();
     join(&place, cluster);
@@ -160,7 +172,7 @@ fn one(step: &Step, which: Which, cluster: &Cluster, etcd: &Etcd, tables: &mut T
     let cost = watch.stop();
     let Some(took) = took? else {
         tables.ready.row(too_slow(size, which, Some(cost)));
-        return Ok(false);
+        return Ok(None);
     };
     tables.ready.row([
         name(size),
@@ -172,16 +184,13 @@ fn one(step: &Step, which: Which, cluster: &Cluster, etcd: &Etcd, tables: &mut T
         show(cost.lock.p99),
         show(cost.lock.longest),
     ]);
-    if step.packets {
-        packets::measure(&place, size, which == Which::Portolan, &heading, &mut tables.packets);
-    }
     if step.affinity {
         affinity::measure(etcd, &place, &heading, &mut tables.affinity)?;
     }
     if step.changes {
         change::measure(etcd, &place, size, &running)?.row(&name(size), &heading, &mut tables.changes);
     }
-    Ok(true)
+    Ok(Some(place))
 }
 
 /// `5,000 × 2`.

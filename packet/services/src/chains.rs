@@ -1,4 +1,5 @@
-//! The chains that are always there: where packets enter, are refused, and leave.
+//! The chains that are always there: where packets enter, are refused, and leave; and those of source ranges, which are
+//! there when some Service has any.
 //!
 //! Others rely on the hooks and priorities: destinations are rewritten at `dstnat`, sources at `srcnat`, refusals are at
 //! `filter`, and source ranges ten before `dstnat` (`pkg/proxy/nftables/README.md` of Kubernetes, "hook contract"). All
@@ -36,10 +37,6 @@ fn regular(name: impl Into<String>, rules: Vec<Rule>) -> FilledChain {
 /// All of them.
 pub(crate) fn fixed(config: &ServicesConfig) -> Vec<FilledChain> {
     let mut chains = Vec::new();
-    let before = priority::DSTNAT - 10;
-    for (name, hook) in [("source_prerouting", Hook::Prerouting), ("source_output", Hook::Output)] {
-        chains.push(base(name, ChainKind::Filter, hook, before, by_version(name, "source", true)));
-    }
     for (name, hook) in [("nat_prerouting", Hook::Prerouting), ("nat_output", Hook::Output)] {
         chains.push(base(name, ChainKind::Nat, hook, priority::DSTNAT, by_version(name, "services", false)));
     }
@@ -67,6 +64,19 @@ pub(crate) fn fixed(config: &ServicesConfig) -> Vec<FilledChain> {
     chains
 }
 
+/// Those that ask packets who sent them: there only while some Service has source ranges, since each new connection of
+/// the machine passes them, and each finds out whether its destination is this node.
+pub(crate) fn sources(config: &ServicesConfig) -> Vec<FilledChain> {
+    let before = priority::DSTNAT - 10;
+    let mut chains: Vec<_> = [("source_prerouting", Hook::Prerouting), ("source_output", Hook::Output)]
+        .map(|(name, hook)| base(name, ChainKind::Filter, hook, before, by_version(name, "source", true)))
+        .into();
+    for version in Version::ALL {
+        chains.extend(looking(config, version, ("source", "source_wide", Stage::Sources)));
+    }
+    chains
+}
+
 /// On to the chain of the packet's version.
 fn by_version(name: &str, next: &str, only_new: bool) -> Vec<Rule> {
     let rule = |version: Version| {
@@ -82,39 +92,39 @@ pub(crate) fn chain(name: &str, version: Version) -> String {
 }
 
 fn of_version(config: &ServicesConfig, version: Version) -> Vec<FilledChain> {
-    let mut chains = Vec::new();
-    for (name, wide, stage) in [
-        ("source", "source_wide", Stage::Sources),
+    let stages = [
         ("services", "wide", Stage::Ways),
         ("refuse_input", "refuse_wide", Stage::Refusals),
         ("refuse", "", Stage::Refusals),
-    ] {
-        // Where a packet is looked up: of all addresses the most precise first, then the node's ports.
-        let own = chain(name, version);
-        let mut rules = look(config, &own, stage, Space::Port, version);
-        rules.push(to_wide(
-            &own,
-            &chain(if wide.is_empty() { "refuse_wide" } else { wide }, version),
-            version,
-        ));
-        if name == "refuse" {
-            let set = |kind| SetId::new(kind, version).name();
-            let to = |kind| {
-                Rule::new(&own)
-                    .then(version.guard())
-                    .then(matches::in_set(&[version.destination()], set(kind)))
-            };
-            rules.push(to(SetKind::ClusterAddresses).goto(REJECT));
-            rules.push(to(SetKind::ServiceNetworks).drop());
-        } else {
-            rules.extend(look(config, &own, stage, Space::Node, version));
-        }
-        chains.push(regular(own, rules));
-        if !wide.is_empty() {
-            let wide = chain(wide, version);
-            let rules = [Space::Span, Space::Address].map(|space| look(config, &wide, stage, space, version));
-            chains.push(regular(wide, rules.concat()));
-        }
+    ];
+    stages.map(|stage| looking(config, version, stage)).concat()
+}
+
+/// The chain of a stage, and the one where addresses are looked for that are served with more than a port.
+fn looking(
+    config: &ServicesConfig,
+    version: Version,
+    (name, wide, stage): (&str, &str, Stage),
+) -> Vec<FilledChain> {
+    // Of all addresses the most precise first, then the node's ports.
+    let own = chain(name, version);
+    let mut rules = look(config, &own, stage, Space::Port, version);
+    rules.push(to_wide(&own, &chain(if wide.is_empty() { "refuse_wide" } else { wide }, version), version));
+    if name == "refuse" {
+        let set = |kind| SetId::new(kind, version).name();
+        let to = |kind| {
+            Rule::new(&own).then(version.guard()).then(matches::in_set(&[version.destination()], set(kind)))
+        };
+        rules.push(to(SetKind::ClusterAddresses).goto(REJECT));
+        rules.push(to(SetKind::ServiceNetworks).drop());
+    } else {
+        rules.extend(look(config, &own, stage, Space::Node, version));
+    }
+    let mut chains = vec![regular(own, rules)];
+    if !wide.is_empty() {
+        let wide = chain(wide, version);
+        let rules = [Space::Span, Space::Address].map(|space| look(config, &wide, stage, space, version));
+        chains.push(regular(wide, rules.concat()));
     }
     chains
 }

@@ -14,6 +14,8 @@ pub(crate) enum Piece {
     Way(Way),
     /// Source ranges.
     Allowed(portolan_plan::Version, u64),
+    /// Where packets are asked who sent them.
+    Sources,
     /// Resets of connections.
     Drain,
 }

@@ -353,6 +353,7 @@ impl Unit {
             }
             if let Some(number) = held.allowed {
                 once(Shared::Piece(Piece::Allowed(self.id.version, number)));
+                once(Shared::Piece(Piece::Sources));
             }
             if let (true, Some(address)) = (held.front.space().keeps_port(), held.front.address()) {
                 once(Shared::Wide(address));
@@ -452,7 +453,7 @@ impl Shared {
         match *self {
             Self::Piece(Piece::Way(way)) => way.element().into_iter().collect(),
             Self::Piece(Piece::Allowed(version, number)) => vec![sources::element(version, number)],
-            Self::Piece(Piece::Drain) | Self::Set(_) => Vec::new(),
+            Self::Piece(Piece::Sources | Piece::Drain) | Self::Set(_) => Vec::new(),
             Self::ClusterAddress(address) => one(SetKind::ClusterAddresses, address, address.into()),
             Self::Hairpin(address) => one(SetKind::Hairpin, address, Data::new().ip(address).ip(address)),
             Self::Wide(address) => one(SetKind::Wide, address, address.into()),

@@ -28,13 +28,33 @@ pub fn plugin() -> PathBuf {
     if small.exists() { small } else { binary().to_owned() }
 }
 
+/// Cargo, as a person would start it.
+///
+/// A program that cargo runs has words of cargo's in its environment, of the package that it comes from. Build scripts
+/// of dependencies ask for them (ring's: `CARGO_PKG_NAME`), so a build with them would make these dependencies and all
+/// that stands above them anew, and the next one without them again.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_the_package =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|start| text.starts_with(start));
+        if of_the_package
+            || ["CARGO", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"].contains(&&*text)
+        {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 fn build() -> PathBuf {
     // target/<profile>/deps/<test>-<hash>: the folder above `deps` says where to build, and with which profile.
     let test = std::env::current_exe().unwrap_or_else(|error| panic!("where is this program? {error}"));
     let folder = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
     let Some(folder) = folder.or(test.parent()) else { panic!("{} is in no folder", test.display()) };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command.args(["build", "--quiet", "--package", "portolan", "--target-dir"]);
     command
         .arg(folder.parent().unwrap_or(folder))

@@ -13,7 +13,7 @@ use portolan_plan::Version;
 
 use super::{Claims, Entry, Services};
 use crate::{
-    Candidate, Changes, Front, Gone, Identity, List, Selection, SetId, Target,
+    Candidate, Changes, Front, Gone, Identity, List, Selection, SetId, Target, chains,
     changes::Piece,
     claims::{Claim, Claimed, Rank, Registry},
     drain,
@@ -293,6 +293,7 @@ impl Services {
                 let (chain, set) = ranges.piece(*version, *number, &self.config);
                 (vec![chain], vec![set])
             }
+            Piece::Sources => (chains::sources(&self.config), Vec::new()),
             Piece::Drain => (drain::chains(), Vec::new()),
         }
     }
