@@ -60,8 +60,8 @@ pub(crate) fn measure(options: Options) -> Result<String> {
     }
     Ok(format!(
         "## Services\n\n\
-         The data plane by itself, in a process of its own: from nothing to all Services in the kernel, in\n\
-         transactions of which none keeps others from changing rules for long. The floor is the same elements, made\n\
+         The data plane by itself, in a process of its own: from the last object of the lists to all Services in the\n\
+         kernel, in transactions of which none keeps others from changing rules for long. The floor is the same elements, made\n\
          beforehand, in one netlink transaction, for whose whole time nobody else can change or list a rule. Others\n\
          wait: somebody in the same network namespace begins a transaction every 2 ms meanwhile. A restart compares\n\
          everything and writes nothing.\n\n{}\n\

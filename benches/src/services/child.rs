@@ -11,7 +11,7 @@ use portolan_apply::{
     ServicePlane,
 };
 use portolan_nft::{Kernel, Nft as _};
-use portolan_services::{Services, ServicesConfig};
+use portolan_services::{Gathered, Services, ServicesConfig};
 use serde_json::json;
 
 use super::{
@@ -48,11 +48,20 @@ fn floor(size: Size) -> Result<serde_json::Value> {
     Ok(json!({ "wall": micros(wall), "processor": micros(processor(std::process::id()) - before) }))
 }
 
-fn plane(size: Size) -> Result<serde_json::Value> {
+/// All objects, as they are when the last of a list has come.
+fn gathered(size: Size) -> Gathered {
     let (services, slices) = all(size);
+    let mut gathered = Gathered::default();
+    slices.into_iter().for_each(|slice| gathered.set_slice(slice));
+    services.into_iter().for_each(|service| gathered.set_service(service));
+    gathered
+}
+
+fn plane(size: Size) -> Result<serde_json::Value> {
+    let objects = gathered(size);
     let before = processor(std::process::id());
     let start = Instant::now();
-    let plane = ServicePlane::start(ServicesConfig::default(), services, slices)?;
+    let plane = ServicePlane::start_with(ServicesConfig::default(), objects)?;
     let wall = start.elapsed();
     let used = processor(std::process::id()) - before;
     let peak = status("VmHWM:")?;
@@ -84,9 +93,9 @@ fn plane(size: Size) -> Result<serde_json::Value> {
     )?;
     let memory = status("VmRSS:")?;
     plane.leave();
-    let (services, slices) = all(size);
+    let objects = gathered(size);
     let start = Instant::now();
-    let plane = ServicePlane::start(ServicesConfig::default(), services, slices)?;
+    let plane = ServicePlane::start_with(ServicesConfig::default(), objects)?;
     let again = start.elapsed();
     if plane.stats().transactions > 0 {
         bail!("a restart with unchanged state wrote {:?}", plane.stats());

@@ -64,6 +64,11 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    /// None yet, and room for those of so many Services.
+    pub(crate) fn with_room(services: usize) -> Self {
+        Self { exact: HashMap::with_capacity(services), spans: HashMap::new() }
+    }
+
     /// One more claim. Tells `each` the services whose frontends are others now; maybe the claimant itself.
     pub(crate) fn add(&mut self, what: Claimed, claim: Claim, each: &mut dyn FnMut(&Arc<ObjectName>)) {
         if let Claimed::Front(Front::Span { address, protocol, ports }) = what {

@@ -26,6 +26,7 @@ mod ruleset;
 mod select;
 mod services;
 mod sets;
+mod shared;
 mod slices;
 mod sources;
 mod stale;

@@ -9,8 +9,9 @@ use portolan_plan::Version;
 use crate::{
     NodePortAddresses, Services, SetId, SetKind, chains,
     changes::Piece,
+    shared::Shared,
     sources,
-    unit::{Shared, Sink, Unit},
+    unit::{Sink, Unit},
 };
 
 impl Services {
@@ -69,7 +70,8 @@ impl Services {
         let units = some.then(|| self.entries.values()).into_iter().flatten().flat_map(|entry| &entry.units);
         let units = units.filter(move |unit| unit.id.version == set.version);
         let of_units = units.flat_map(move |unit| self.of_unit(unit, set));
-        let shared = is_shared(set.kind).then(|| self.shared.keys()).into_iter().flatten();
+        let shared = Shared::with_elements(set.kind).map(|range| self.shared.range(range));
+        let shared = shared.into_iter().flatten().map(|(shared, _)| shared);
         let shared = shared.filter(move |shared| shared.may_have(set));
         let of_shared = shared.flat_map(Shared::elements).filter(move |(id, _)| *id == set);
         of_units.chain(of_shared.map(|(_, element)| element)).chain(self.configured(set))
@@ -116,17 +118,4 @@ impl Services {
             _ => Vec::new(),
         }
     }
-}
-
-/// Whether the elements are there as long as some unit uses them.
-const fn is_shared(kind: SetKind) -> bool {
-    matches!(
-        kind,
-        SetKind::ClusterAddresses
-            | SetKind::Hairpin
-            | SetKind::Wide
-            | SetKind::BackendTraffic(_)
-            | SetKind::Ways(_)
-            | SetKind::Sources
-    )
 }

@@ -1,5 +1,6 @@
 //! The Services, their endpoints, and what each change of them means for the kernel.
 
+mod anew;
 mod compile;
 mod gathered;
 
@@ -19,9 +20,10 @@ use crate::{
     changes::{self},
     claims::{Claim, Claimed, Registry},
     roster::{self},
+    shared::Shared,
     slices::{Here, Names, Slice, Slices},
     sources::Ranges,
-    unit::{Shared, Unit},
+    unit::Unit,
 };
 
 /// What a Service claims.

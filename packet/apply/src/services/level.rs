@@ -5,7 +5,7 @@
 //! removed from the last to the first, each in as many transactions as it takes. A Service that gains a backend has it
 //! before packets are counted out to it, and one that loses a backend is counted anew before that is gone.
 
-use std::time::Duration;
+use std::{sync::mpsc, thread, time::Duration};
 
 use portolan_nft::{Element, Error, FilledChain, Nft, Ruleset, Set, Transaction};
 use portolan_services::Services;
@@ -19,9 +19,12 @@ use crate::commit::is_drift;
 
 /// How often it is begun anew when others change the table meanwhile.
 const ATTEMPTS: u32 = 5;
+/// How many elements are handed on at once, and how often before the kernel is waited for.
+const BATCH: usize = 1_024;
+const BATCHES: usize = 4;
 
 /// What a table should be.
-pub(crate) trait Wanted {
+pub(crate) trait Wanted: Sync {
     /// Table, chains with their rules, and sets without elements in the order in which they are filled.
     fn shape(&self) -> Ruleset;
 
@@ -75,7 +78,7 @@ pub(crate) fn level<N: Nft>(
         match once(nft, wanted, stride, before_each) {
             Err(error) if is_drift(&error) && attempt < ATTEMPTS => {
                 tracing::debug!(%error, "the table changed while it was brought to what it should be; comparing anew");
-                std::thread::sleep(Duration::from_millis(1 << attempt));
+                thread::sleep(Duration::from_millis(1 << attempt));
                 attempt += 1;
             }
             result => return result,
@@ -163,17 +166,33 @@ fn create<N: Nft>(
 ) -> Result<Written, Error> {
     let mut chunks = Chunks::new(nft, want.table.clone(), stride, before_each);
     chunks.whole(want.creation())?;
-    for filled in want.sets.iter().filter(|filled| !filled.set.dynamic) {
-        let set = &filled.set;
-        if set.interval {
-            chunks.together(set, Vec::new(), wanted.elements(set).collect())?;
-            continue;
+    let sets = || want.sets.iter().map(|filled| &filled.set).filter(|set| !set.dynamic);
+    // The next elements are made while the kernel takes these: each is about half of the work.
+    thread::scope(|scope| {
+        let (sender, made) = mpsc::sync_channel::<(&Set, Vec<Element>)>(BATCHES);
+        scope.spawn(move || {
+            for set in sets() {
+                let mut elements = wanted.elements(set).peekable();
+                while elements.peek().is_some() {
+                    let batch = if set.interval { usize::MAX } else { BATCH };
+                    // Refused when writing has ended with an error.
+                    if sender.send((set, elements.by_ref().take(batch).collect())).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        for (set, elements) in made {
+            if set.interval {
+                chunks.together(set, Vec::new(), elements)?;
+                continue;
+            }
+            for element in elements {
+                chunks.element(set, None, Some(element))?;
+            }
         }
-        for element in wanted.elements(set) {
-            chunks.element(set, None, Some(element))?;
-        }
-    }
-    chunks.finish()
+        chunks.finish()
+    })
 }
 
 /// What has to be done to chains, rules and declarations: before the elements, and after them.

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -19,38 +19,28 @@ use crate::{
     drain,
     roster::Roster,
     select::Asked,
+    shared::Shared,
     slices::Here,
     sources::Ranges,
-    unit::{self, Known, Noted, Part, Shared, Sink, Unit, UnitId},
+    unit::{self, Known, Noted, Part, Sink, Unit, UnitId},
 };
 
 impl Services {
-    /// Everything anew.
-    pub(super) fn recompile(&mut self) {
-        self.registry = Registry::default();
-        self.shared.clear();
-        self.late = Default::default();
-        self.ranges.clear();
-        // Taken out, so that nobody has to be looked up by name.
-        let mut entries = std::mem::take(&mut self.entries);
-        // First who they are, then what else they want, since that depends on who is known.
-        for (name, entry) in &mut entries {
-            entry.units = Box::default();
-            entry.identities = identities(name, entry);
-            for (what, claim) in &entry.identities {
-                self.registry.add(*what, claim.clone(), &mut |_| {});
-            }
+    /// What a Service is now.
+    pub(super) fn units(
+        &self,
+        name: &Arc<ObjectName>,
+        entry: &Entry,
+        ranges: &mut HashMap<(Version, u64), Ranges>,
+    ) -> Vec<Unit> {
+        let Some(service) = &entry.service else { return Vec::new() };
+        let mut of_service = Vec::new();
+        let known = known_units(&self.registry, service, entry).into_iter();
+        let units = known.map(|id| self.unit(name, service, entry, id, &mut of_service)).collect();
+        for (version, one) in of_service {
+            ranges.entry((version, one.number())).or_insert(one);
         }
-        for entry in entries.values_mut() {
-            entry.fronts = other_fronts(&self.registry, entry);
-            for (what, claim) in &entry.fronts {
-                self.registry.add(*what, claim.clone(), &mut |_| {});
-            }
-        }
-        for (name, entry) in &mut entries {
-            self.compile(name, entry, None);
-        }
-        self.entries = entries;
+        units
     }
 
     /// The Service itself changed: claims, and then all whose claims win or lose by that.
@@ -120,42 +110,31 @@ impl Services {
     fn compile_by_name(&mut self, name: &Arc<ObjectName>, changes: &mut Changes) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let mut entry = std::mem::take(entry);
-        self.compile(name, &mut entry, Some(changes));
+        self.compile(name, &mut entry, changes);
         if let Some(place) = self.entries.get_mut(name) {
             *place = entry;
         }
     }
 
     /// Compiles a Service anew. The changes are those from what it was. The entry is not among the others meanwhile.
-    fn compile(&mut self, name: &Arc<ObjectName>, entry: &mut Entry, mut changes: Option<&mut Changes>) {
-        let mut units = Vec::new();
-        if let Some(service) = &entry.service {
-            let mut ranges = Vec::new();
-            for id in known_units(&self.registry, service, entry) {
-                units.push(self.unit(name, service, entry, id, &mut ranges));
-            }
-            for (version, one) in ranges {
-                self.ranges.entry((version, one.number())).or_insert(one);
-            }
-        }
+    fn compile(&mut self, name: &Arc<ObjectName>, entry: &mut Entry, changes: &mut Changes) {
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let units = self.units(name, entry, &mut ranges);
+        self.ranges = ranges;
         let before = std::mem::take(&mut entry.units);
-        if let Some(changes) = changes.as_deref_mut() {
-            changes.of_service(name);
-        }
+        changes.of_service(name);
         let drain = entry.service.as_ref().and_then(|service| service.options.drain);
         let find = |units: &[Unit], id| units.iter().position(|unit| unit.id == id);
         let gone = before.iter().filter(|old| find(&units, old.id).is_none()).map(|old| (Some(old), None));
         let now = units.iter().map(|new| (find(&before, new.id).map(|at| &before[at]), Some(new)));
         let changed: Vec<_> = gone.chain(now).filter(|(old, new)| old != new).collect();
         // What one unit lets go, another may take.
-        changed.iter().filter_map(|(_, new)| *new).for_each(|new| self.acquire(new, changes.as_deref_mut()));
-        changed.iter().filter_map(|(old, _)| *old).for_each(|old| self.release(old, changes.as_deref_mut()));
+        changed.iter().filter_map(|(_, new)| *new).for_each(|new| self.acquire(new, changes));
+        changed.iter().filter_map(|(old, _)| *old).for_each(|old| self.release(old, changes));
         for (old, new) in changed {
-            if let Some(changes) = changes.as_deref_mut() {
-                self.exchange_elements(old, new, changes);
-                touch(old, new, changes);
-                drained(name, old, new, drain, changes);
-            }
+            self.exchange_elements(old, new, changes);
+            touch(old, new, changes);
+            drained(name, old, new, drain, changes);
         }
         entry.units = units.into();
     }
@@ -243,18 +222,18 @@ impl Services {
     }
 
     /// One more user of all that this unit uses.
-    fn acquire(&mut self, unit: &Unit, mut changes: Option<&mut Changes>) {
+    fn acquire(&mut self, unit: &Unit, changes: &mut Changes) {
         for shared in unit.uses(&self.config) {
             let count = self.shared.entry(shared).or_default();
             *count += 1;
-            if let (1, Some(changes)) = (*count, changes.as_deref_mut()) {
+            if *count == 1 {
                 self.shared_change(true, &shared, changes);
             }
         }
     }
 
     /// One user less.
-    fn release(&mut self, unit: &Unit, mut changes: Option<&mut Changes>) {
+    fn release(&mut self, unit: &Unit, changes: &mut Changes) {
         for shared in unit.uses(&self.config) {
             let Some(count) = self.shared.get_mut(&shared) else { continue };
             *count -= 1;
@@ -262,9 +241,7 @@ impl Services {
                 continue;
             }
             self.shared.remove(&shared);
-            if let Some(changes) = changes.as_deref_mut() {
-                self.shared_change(false, &shared, changes);
-            }
+            self.shared_change(false, &shared, changes);
             if let Shared::Piece(Piece::Allowed(version, number)) = shared {
                 self.ranges.remove(&(version, number));
             }
@@ -383,14 +360,14 @@ fn slots(unit: Option<&Unit>, list: List) -> Cow<'_, [Target]> {
 type Pair<'a> = (Option<&'a Unit>, Option<&'a Unit>);
 
 /// What the units of a Service want to be known by.
-fn identities(name: &Arc<ObjectName>, entry: &Entry) -> Claims {
+pub(super) fn identities(name: &Arc<ObjectName>, entry: &Entry) -> Claims {
     let Some(service) = &entry.service else { return Box::default() };
     let claim = |id, claimed| (claimed, Claim { rank: Rank::Cluster, service: name.clone(), unit: id });
     unit_ids(service).into_iter().map(|(id, known)| claim(id, claimed(known))).collect()
 }
 
 /// All other frontends that those units want which are known.
-fn other_fronts(registry: &Registry, entry: &Entry) -> Claims {
+pub(super) fn other_fronts(registry: &Registry, entry: &Entry) -> Claims {
     let Some(service) = &entry.service else { return Box::default() };
     let mut wanted = Vec::new();
     for (known, claim) in entry.identities.iter().filter(|(what, claim)| registry.has(*what, claim)) {
