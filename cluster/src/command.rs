@@ -4,6 +4,18 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+/// Takes from a command's environment what `cargo run` has put into ours, of the package of this program: a cargo that is
+/// started with it would build anew what asks for it (ring), and all that stands above.
+pub fn without_package(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text == "CARGO" || text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// Runs to the end and gives what was written to the standard output; fails with what was written to the standard error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;

@@ -27,6 +27,7 @@ mod tools;
 mod up;
 
 pub use cluster::Cluster;
+pub use command::without_package;
 pub use down::{down, remains};
 pub use layout::{
     CLIENT_V4, CLIENT_V6, CONTROL_V4, CONTROL_V6, DNS_V4, POD_NETWORKS, SERVICE_NETWORKS, node_addresses,

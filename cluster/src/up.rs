@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cluster::Cluster,
+    command::without_package,
     down, images,
     layout::{CONTROL_V4, Layout, MOST_NODES},
     network,
@@ -129,7 +130,7 @@ impl Cluster {
             let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
             command.env("PATH", std::env::join_paths(folders)?);
         }
-        let status = command.status().context("cannot start sh")?;
+        let status = without_package(&mut command).status().context("cannot start sh")?;
         if !status.success() {
             bail!("the hook ended with {status}");
         }

@@ -231,7 +231,9 @@ fn with(up: Up, command: &[String]) -> Result<ExitCode> {
     let done = cluster.and_then(|cluster| {
         let mut child = Command::new(&command[0]);
         child.args(&command[1..]).env("KUBECONFIG", cluster.kubeconfig()).env("PORTOLAN_TEST_CLUSTER", &name);
-        child.status().with_context(|| format!("cannot start {}", command[0]))
+        portolan_cluster::without_package(&mut child)
+            .status()
+            .with_context(|| format!("cannot start {}", command[0]))
     });
     if ours {
         down(&name, &say)?;
