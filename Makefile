@@ -69,7 +69,7 @@ links:
 advisories: ## known vulnerabilities of dependencies (downloads the RustSec database)
 	$(CARGO) deny $(LOCKED) check advisories
 
-bench: ## measure, and print the tables of docs/benchmarks.md (as root; about ten minutes)
+bench: ## measure, and print the tables of docs/benchmarks.md (as root; an hour and a half, each by its name in BENCH)
 	$(CARGO) run $(LOCKED) --release --package portolan-benches -- $(BENCH)
 
 conformance: conformance-ports conformance-services ## every test on a cluster, and Kubernetes' own, through our programs (as root; an hour)

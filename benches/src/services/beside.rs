@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use portolan_cluster::Cluster;
 
 use super::{
@@ -25,6 +25,9 @@ use crate::{
 
 /// The cluster's name; nobody else has one of it.
 const NAME: &str = "bench-services";
+
+/// The API server may take so long to tell what was written.
+const TOLD: Duration = Duration::from_secs(240);
 
 /// A cluster that is taken down with the value.
 struct Api(Cluster);
@@ -127,7 +130,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
     for step in steps(options) {
         let size = step.size;
         eprintln!("[services: {} × {} beside kube-proxy]", size.services, size.endpoints);
-        write(&etcd, there, size)?;
+        write(cluster, &etcd, there, size)?;
         there = size;
         let mut ready = Vec::new();
         for which in Which::ALL.into_iter().filter(|which| !only.ours || *which == Which::Portolan) {
@@ -255,7 +258,7 @@ fn told_first_write(place: &Place) -> Option<Duration> {
 }
 
 /// Makes the API server have these objects.
-fn write(etcd: &Etcd, there: Size, wanted: Size) -> Result<()> {
+fn write(cluster: &Cluster, etcd: &Etcd, there: Size, wanted: Size) -> Result<()> {
     let first = if there.endpoints == wanted.endpoints && there.services <= wanted.services {
         there.services
     } else {
@@ -268,8 +271,30 @@ fn write(etcd: &Etcd, there: Size, wanted: Size) -> Result<()> {
     etcd.put(range.clone().map(stored_address))?;
     etcd.put(range.clone().flat_map(|n| slices(wanted, n).map(move |slice| stored_slice(&slice, n))))?;
     etcd.put(range.map(stored_service))?;
-    // What reads lists has to have seen the last of them.
-    std::thread::sleep(Duration::from_secs(2));
+    told(cluster, etcd, wanted)
+}
+
+/// Waits until the API server has told its watchers everything that was written: of many deletions it does for a minute,
+/// in which it would be measured instead of the proxies.
+fn told(cluster: &Cluster, etcd: &Etcd, size: Size) -> Result<()> {
+    let (n, mark) = (size.services - 1, format!("{size:?}"));
+    let slice = slices(size, n).last().context("no slice")?;
+    let marked = [
+        ("/api/v1/namespaces/default/services", stored_service(n)),
+        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", stored_slice(&slice, n)),
+    ];
+    for (list, (key, mut object)) in marked {
+        object["metadata"]["annotations"] = serde_json::json!({ "mark": mark });
+        etcd.put(std::iter::once((key, object.clone())))?;
+        let name = object["metadata"]["name"].as_str().context("no name")?;
+        // What watchers are told is what this version is answered from.
+        let path = format!("{list}/{name}?resourceVersion=0");
+        let begun = Instant::now();
+        while !cluster.run_kubectl(&["get", "--raw", &path]).is_ok_and(|said| said.contains(&mark)) {
+            ensure!(begun.elapsed() < TOLD, "the API server does not tell what is in etcd");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
     Ok(())
 }
 
