@@ -8,8 +8,8 @@
 //! - `$ command &` runs beside the rest, to the end of the document or until `$ kill %N`, with N counted from 1.
 //! - A command whose output ends with `^C` runs until it has printed the lines above, then gets Ctrl-C, and must end.
 //! - `cargo run --release --` is the binary under test, as `portolan` is.
-//! - Digits stand for any digits, and durations such as `3s` or `1m 20s` for any duration, because ports, addresses
-//!   and ages are never the same twice; runs of spaces and of table lines are of any length; `myhost` is the machine.
+//! - Digits stand for any digits, durations such as `3s` or `1m 20s` for any duration, and days and months of dates for any
+//!   other, because ports, addresses and ages are never the same twice; runs of spaces and of table lines are of any length; `myhost` is the machine.
 //! - A line `…` stands for any number of lines, and `…` within a line for any text.
 //! - Any other command is tried again for some seconds until it prints what the document shows: what it waits for may
 //!   still be starting.
