@@ -68,24 +68,43 @@ pub fn bind(protocol: Protocol, address: Option<IpAddr>, port: u16) -> io::Resul
     }
 }
 
+/// A socket for [`bind_spare`]: for a port on all addresses of both families. `None` when the kernel has none such.
+pub(crate) fn spare(protocol: Protocol) -> Option<OwnedFd> {
+    unbound(protocol, Domain::IPV6, false).ok().flatten().map(OwnedFd::from)
+}
+
+/// Binds a port on all addresses, as [`bind`] does, to a socket that is there already.
+pub(crate) fn bind_spare(spare: OwnedFd, protocol: Protocol, port: u16) -> io::Result<OwnedFd> {
+    let socket = Socket::from(spare);
+    bind_socket(&socket, protocol, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))?;
+    Ok(socket.into())
+}
+
 const EADDRINUSE: i32 = rustix::io::Errno::ADDRINUSE.raw_os_error();
 const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
 const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
 
 fn bind_to(protocol: Protocol, address: SocketAddr, only_v6: bool) -> io::Result<Option<OwnedFd>> {
+    let Some(socket) = unbound(protocol, Domain::for_address(address), only_v6)? else { return Ok(None) };
+    bind_socket(&socket, protocol, address)?;
+    Ok(Some(socket.into()))
+}
+
+/// A socket that can be bound to hold a port; `None` when the kernel does not have the protocol.
+fn unbound(protocol: Protocol, domain: Domain, only_v6: bool) -> io::Result<Option<Socket>> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (Type::STREAM, socket2::Protocol::TCP),
         Protocol::Udp => (Type::DGRAM, socket2::Protocol::UDP),
         Protocol::Sctp => (Type::STREAM, socket2::Protocol::SCTP),
     };
-    let socket = match Socket::new(Domain::for_address(address), kind, Some(number)) {
+    let socket = match Socket::new(domain, kind, Some(number)) {
         Ok(socket) => socket,
         Err(error) if protocol == Protocol::Sctp && error.raw_os_error() == Some(EPROTONOSUPPORT) => {
             return Ok(None);
         }
         Err(error) => return Err(error),
     };
-    if address.is_ipv6() {
+    if domain == Domain::IPV6 {
         // `net.ipv6.bindv6only` may have changed the default.
         socket.set_only_v6(only_v6)?;
     }
@@ -94,17 +113,20 @@ fn bind_to(protocol: Protocol, address: SocketAddr, only_v6: bool) -> io::Result
         // strangers from filling memory through held ports. A failure costs memory, nothing else.
         let _ = socket.set_recv_buffer_size(0);
     }
+    Ok(Some(socket))
+}
+
+fn bind_socket(socket: &Socket, protocol: Protocol, address: SocketAddr) -> io::Result<()> {
     match socket.bind(&address.into()) {
         // Connections that a relay on this port has closed are remembered for a minute (TIME-WAIT), and keep everybody
         // from the port who does not say SO_REUSEADDR; what listens keeps that one away too.
         Err(error) if protocol == Protocol::Tcp && error.raw_os_error() == Some(EADDRINUSE) => {
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
-            socket.set_reuse_address(false)?;
+            socket.set_reuse_address(false)
         }
-        bound => bound?,
+        bound => bound,
     }
-    Ok(Some(socket.into()))
 }
 
 /// Makes a held socket fit for its new owner: a UDP hold gets a receive buffer of normal size, emptied of what came

@@ -10,6 +10,7 @@ mod client;
 mod held;
 mod serve;
 mod shard;
+mod spares;
 pub mod wire;
 
 pub use client::{HoldError, HolderClient, HolderMode};

@@ -190,7 +190,10 @@ impl Ports {
     pub fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), PortsError> {
         let holds = self.set_held(instance, false)?;
         self.unheld.remove(instance);
-        self.let_go(&holds);
+        // Not soon: they must be closed when the process comes.
+        if let Err(error) = self.holder.release(&holds) {
+            tracing::warn!(%error, "ports could not be let go of; trying again later");
+        }
         Ok(())
     }
 
@@ -354,7 +357,7 @@ impl Ports {
     }
 
     fn let_go(&mut self, holds: &[Hold]) {
-        if let Err(error) = self.holder.release(holds) {
+        if let Err(error) = self.holder.release_soon(holds) {
             tracing::warn!(%error, "ports could not be let go of; trying again later");
         }
     }

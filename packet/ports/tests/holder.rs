@@ -109,6 +109,99 @@ fn a_block_is_held_whole_or_not_at_all_and_the_error_says_what_is_in_the_way() {
 }
 
 #[test]
+fn a_released_block_is_anybodys_at_once_and_one_released_soon_a_little_later() {
+    need_root!();
+    private_namespace(|| {
+        let folder = Holders::new();
+        let mut client = connect(folder.path(), &[]);
+        for _ in 0..3 {
+            client.hold(&[hold("20000-20999/tcp")]).unwrap();
+            client.release(&[hold("20000-20999/tcp")]).unwrap();
+            // The last one first: it is closed last.
+            for port in (20_000..21_000).rev().step_by(37) {
+                bind(Type::STREAM, &format!("[::]:{port}"), false).unwrap();
+            }
+        }
+        client.hold(&[hold("20000-20999/tcp")]).unwrap();
+        assert_eq!(client.release_soon(&[hold("20000-20999/tcp")]).unwrap(), 1_000);
+        assert_eq!(client.list().unwrap(), []);
+        eventually_ok(Duration::from_secs(10), || bind(Type::STREAM, "[::]:20999", false)).unwrap();
+        eventually_ok(Duration::from_secs(10), || bind(Type::STREAM, "[::]:20000", false)).unwrap();
+    });
+}
+
+#[test]
+fn a_block_that_was_let_go_of_can_be_held_again_at_once() {
+    need_root!();
+    private_namespace(|| {
+        let folder = Holders::new();
+        let mut client = connect(folder.path(), &[]);
+        let block = [hold("20000-20999/tcp"), hold("20000-20999/udp")];
+        for _ in 0..5 {
+            client.hold(&block).unwrap();
+            assert!(bind(Type::STREAM, "127.0.0.1:20500", true).is_err());
+            client.release_soon(&block).unwrap();
+        }
+        // Also on one address, and by somebody who asks for more than can be had.
+        client.hold(&[hold("127.0.0.1:20000/tcp")]).unwrap();
+        client.hold(&block[1..]).unwrap();
+        client.release_soon(&block[1..]).unwrap();
+        let _foreign = bind(Type::DGRAM, "127.0.0.1:21500", false).unwrap();
+        client.hold(&[hold("20900-21500/udp")]).unwrap_err();
+        assert_eq!(client.list().unwrap(), [hold("127.0.0.1:20000/tcp")]);
+        eventually_ok(Duration::from_secs(10), || bind(Type::DGRAM, "[::]:20950", false)).unwrap();
+    });
+}
+
+#[test]
+fn a_second_block_is_held_like_the_first() {
+    need_root!();
+    private_namespace(|| {
+        let folder = Holders::new();
+        let mut client = connect(folder.path(), &[]);
+        let sockets = |client: &HolderClient| {
+            fs::read_dir(format!("/proc/{}/fd", client.pids()[0])).map(Iterator::count).unwrap()
+        };
+        client.hold(&[hold("20000-20299/tcp"), hold("20000-20299/udp")]).unwrap();
+        // It makes as many for the next one while nobody asks.
+        eventually(Duration::from_secs(10), || sockets(&client) >= 1_200);
+        client.hold(&[hold("21000-21299/tcp"), hold("21000-21299/udp")]).unwrap();
+        assert_eq!(client.count().unwrap(), 1_200);
+        for kind in [Type::STREAM, Type::DGRAM] {
+            for address in ["0.0.0.0:21000", "[::]:21150", "127.0.0.1:21299", "[::1]:21299"] {
+                for reuse in [false, true] {
+                    let error = bind(kind, address, reuse).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{kind:?} {address} reuse {reuse}");
+                }
+            }
+        }
+        let refused = connect_tcp("127.0.0.1:21000").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let taken = UdpSocket::from(client.take(hold("21000/udp")).unwrap().unwrap());
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"hello", "127.0.0.1:21000").unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(taken.recv(&mut buffer).unwrap(), 5);
+    });
+}
+
+#[test]
+fn sockets_for_the_next_block_never_take_the_room_of_this_one() {
+    need_root!();
+    private_namespace(|| {
+        let folder = Holders::new();
+        // Of the tests' holder: so many sockets, and then another holder.
+        let mut client = connect(folder.path(), &["--limit", "400"]);
+        client.hold(&[hold("20000-20299/tcp")]).unwrap();
+        for _ in 0..3 {
+            client.hold(&[hold("21000-21099/udp")]).unwrap();
+            assert_eq!(client.pids().len(), 1, "there is room for 400");
+            client.release_soon(&[hold("21000-21099/udp")]).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_protocol_without_sockets_is_held_by_definition() {
     need_root!();
     private_namespace(|| {

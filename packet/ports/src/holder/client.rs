@@ -166,14 +166,29 @@ impl HolderClient {
         Err(self.undo(&done, HoldError::Full { wanted, holders }))
     }
 
-    /// Lets go of these; answers how many of them were held. What is not held is no error.
+    /// Lets go of these; answers how many of them were held. What is not held is no error. When it returns, anybody can
+    /// bind them.
     pub fn release(&mut self, holds: &[Hold]) -> Result<usize, HolderError> {
+        self.let_go(holds, |_| Request::Release(holds.to_vec()))
+    }
+
+    /// The same without waiting for it: if they are many, nobody else can bind them for some milliseconds more.
+    pub fn release_soon(&mut self, holds: &[Hold]) -> Result<usize, HolderError> {
+        self.let_go(holds, |shard| match shard.soon {
+            true => Request::ReleaseSoon(holds.to_vec()),
+            // A holder of an earlier version.
+            false => Request::Release(holds.to_vec()),
+        })
+    }
+
+    fn let_go(&mut self, holds: &[Hold], request: impl Fn(&Shard) -> Request) -> Result<usize, HolderError> {
         if holds.is_empty() {
             return Ok(0);
         }
         let mut released = 0;
         for number in self.present() {
-            match self.ask(number, &Request::Release(holds.to_vec())) {
+            let request = request(self.shard(number)?);
+            match self.ask(number, &request) {
                 Ok((Reply::Done { count, .. }, _)) => released += count,
                 Ok((answer, _)) => return Err(self.confused(number, &answer)),
                 // What a dead holder had is let go of.

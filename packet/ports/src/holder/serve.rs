@@ -34,6 +34,10 @@ pub const IDLE: Duration = Duration::from_secs(60);
 pub const ABANDONED: Duration = Duration::from_secs(15 * 60);
 /// How often it looks whether it can still be found.
 const LOOK: Duration = Duration::from_secs(10);
+/// After a request, what can wait does: whoever asked is at work on the same processors.
+const QUIET: Duration = Duration::from_millis(5);
+/// What could wait for so long does not wait any more.
+const OVERDUE: Duration = Duration::from_millis(100);
 /// Descriptors that are not holds: standard ones, the listener, the lock, connections.
 const SPARE: usize = 32;
 /// Connections at a time. `up` has one; the others are people who look.
@@ -108,6 +112,10 @@ struct Server {
     idle: Option<Duration>,
     abandoned: Option<Duration>,
     lonely_since: Instant,
+    /// When somebody asked for something last.
+    asked: Instant,
+    /// When there was nothing last that could wait.
+    tidy_since: Instant,
     ending: bool,
     /// Locked as long as this process lives.
     _lock: File,
@@ -163,6 +171,8 @@ impl Server {
             idle: options.idle,
             abandoned: options.abandoned,
             lonely_since: Instant::now(),
+            asked: Instant::now(),
+            tidy_since: Instant::now(),
             ending: false,
             _lock: lock,
         })
@@ -183,6 +193,7 @@ impl Server {
                 return Ok(());
             }
             let left = left.map_or(LOOK, |left| left.min(LOOK));
+            let left = self.until_tidying().map_or(left, |soon| left.min(soon));
             let ready = self.wait(left).map_err(ServeError::Poll)?;
             let mut index = 0;
             let had = self.connections.len();
@@ -199,8 +210,28 @@ impl Server {
             if had > 0 && self.connections.is_empty() {
                 self.lonely_since = Instant::now();
             }
+            self.tidy(ready.contains(&true));
         }
         Ok(())
+    }
+
+    /// When to do what can wait; `None` when there is nothing of that.
+    fn until_tidying(&self) -> Option<Duration> {
+        let quiet = || QUIET.saturating_sub(self.asked.elapsed());
+        (!self.held.is_tidy()).then(quiet)
+    }
+
+    /// Does some of what can wait, if nobody has asked for a moment, or if it has waited for long.
+    fn tidy(&mut self, asked: bool) {
+        if asked {
+            self.asked = Instant::now();
+        }
+        if self.held.is_tidy() {
+            self.tidy_since = Instant::now();
+            self.held.expire();
+        } else if self.until_tidying() == Some(Duration::ZERO) || self.tidy_since.elapsed() > OVERDUE {
+            self.held.tidy();
+        }
     }
 
     fn has_socket(&self) -> bool {
@@ -269,13 +300,7 @@ impl Server {
                 _ => {}
             }
             let (reply, fd) = self.answer(request, fd);
-            if !self.held.has_much_to_close() {
-                self.held.close_released();
-            }
-            let sent = send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd));
-            // Before the next request, which may be for the same ports.
-            self.held.close_released();
-            if sent.is_err() {
+            if send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd)).is_err() {
                 return false;
             }
         }
@@ -289,10 +314,15 @@ impl Server {
                 held: self.held.count(),
                 room: self.held.room(),
                 keeps: true,
+                soon: true,
             },
             Request::Hold(holds) => self.held.hold(&holds),
             Request::Release(holds) => {
-                let count = holds.iter().map(|hold| self.held.release(hold)).sum();
+                let count = self.held.release(&holds);
+                Reply::Done { count, room: self.held.room() }
+            }
+            Request::ReleaseSoon(holds) => {
+                let count = self.held.release_soon(&holds);
                 Reply::Done { count, room: self.held.room() }
             }
             Request::List => Reply::Holds(self.held.list()),

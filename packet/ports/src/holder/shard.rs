@@ -111,6 +111,8 @@ pub(super) struct Shard {
     pub(super) held: usize,
     /// Whether it keeps descriptors for its clients.
     pub(super) keeps: bool,
+    /// Whether it lets go of ports after its answer, if asked to.
+    pub(super) soon: bool,
     pub(super) pid: u32,
     /// Kept to be waited for, when this process started it.
     pub(super) child: Option<Child>,
@@ -129,10 +131,12 @@ impl Shard {
         stream.set_write_timeout(Some(ANSWER)).map_err(fail)?;
         let path = path.to_owned();
         let inbox = Inbox::default();
-        let mut shard = Self { path, stream, inbox, room: 0, held: 0, keeps: false, pid: 0, child: None };
+        let mut shard =
+            Self { path, stream, inbox, room: 0, held: 0, keeps: false, soon: false, pid: 0, child: None };
         match shard.ask(&Request::Hello) {
-            Ok((Reply::Hello { version: VERSION, pid, room, held, keeps }, _)) => {
-                (shard.pid, shard.room, shard.held, shard.keeps) = (pid, room, held, keeps);
+            Ok((Reply::Hello { version: VERSION, pid, room, held, keeps, soon }, _)) => {
+                (shard.pid, shard.room, shard.held) = (pid, room, held);
+                (shard.keeps, shard.soon) = (keeps, soon);
                 Ok(Some(shard))
             }
             Ok((Reply::Hello { version: theirs, pid, .. }, _)) => {

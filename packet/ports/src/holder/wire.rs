@@ -36,8 +36,13 @@ pub enum Request {
     /// Hold all of these or none. Holding what is held already is no error. [`Reply::Done`], [`Reply::Refused`] or
     /// [`Reply::Full`].
     Hold(Vec<Hold>),
-    /// Let go of these. What is not held is no error. [`Reply::Done`] with the number that was.
+    /// Let go of these, closed when the answer comes. What is not held is no error. [`Reply::Done`] with the number that
+    /// was.
     Release(Vec<Hold>),
+    /// The same, for ports that nobody waits for: the answer comes first, and many are closed after it. [`Reply::Hello`]
+    /// says whether the holder can.
+    #[serde(rename = "release-soon")]
+    ReleaseSoon(Vec<Hold>),
     /// What do you hold? [`Reply::Holds`].
     List,
     /// Give me the socket of this one port, and let go of it. [`Reply::Taken`], [`Reply::Refused`] when it is not held.
@@ -75,6 +80,9 @@ pub enum Reply {
         /// Whether it understands [`Request::Keep`] and [`Request::Kept`], which are younger than the others.
         #[serde(default)]
         keeps: bool,
+        /// Whether it understands [`Request::ReleaseSoon`], which is younger still.
+        #[serde(default)]
+        soon: bool,
     },
     /// Done; how many ports it concerned, and how many sockets can still be added.
     Done {
