@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::{
     Options,
     network::{CONTAINER_PORT, FIRST, INSTANCE, MEASURED, Network, other_instance},
-    portmap::{Backend, Portmap, feed, port_mappings},
+    portmap::{Backend, Call, Portmap, feed, port_mappings},
     stats::{Samples, ratio, show},
     table::{Table, thousands},
 };
@@ -42,6 +42,9 @@ const BUDGET: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Not among the ports that are mapped.
 const LISTEN: &str = "--listen=127.0.0.1:1083";
+/// From so many ports on a call is not followed by the next at once, whoever is measured: what a contender does after its
+/// answer is not the next call's. 50 changes a second are what a node sees at most.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Ports of each container that is there already.
 const EACH: u16 = 20;
 
@@ -52,7 +55,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
     let counts: &[u16] = if options.quick { &[0, 1_000] } else { &[0, 1_000, 10_000] };
     let mut needs = String::new();
     for &count in counts {
-        let sizes: &[u16] = if options.quick { &[1, 20] } else { &[1, 20, 1_000] };
+        let sizes: &[u16] = if options.quick { &[1, 1_000] } else { &[1, 20, 1_000] };
         eprintln!("[cni: {count} existing]");
         let agent = Ours::with_agent(count)?;
         let alone = Ours::alone(count)?;
@@ -70,9 +73,10 @@ pub(crate) fn measure(options: Options) -> Result<String> {
          already are led to another number, which makes each a mapping of its own. Ours is `portolan-cni` as the image has it,\n\
          linked statically. A process that does nothing (`true`)\n\
          takes {} here. A dash: too few samples for a 99th percentile. portmap is left out where one call takes longer than {} s. A block of 1,000 ports is held by as many sockets, so\n\
-         what a program takes that only binds them stands beside it.\n\n{}\n{}\n{needs}",
+         what a program takes that only binds them stands beside it; there a call comes {} ms after the end of the one before.\n\n{}\n{}\n{needs}",
         floor(options)?.median_and_spread(),
         PATIENCE.as_secs(),
+        PAUSE.as_millis(),
         table.markdown(),
         networks::measure(options)?,
     ))
@@ -112,7 +116,8 @@ fn compare(
         [Backend::Iptables, Backend::Nftables].map(|backend| Peer::start(backend, count, asked(backend)));
     for _ in 0..options.rounds() {
         for (ours, times) in ours.iter().zip(&mut mine) {
-            round(times, OURS, |container, verb| ours.call(verb, container, ports))?;
+            let call = |verb: &str, container: &str| ours.call(verb, container, &ours.config(ports));
+            ours.node.run(|| round(times, OURS, ports, call))?;
         }
         if ports.count() >= floor::MANY {
             floor::round(&mut floor, OURS, &ours[0].node, ports)?;
@@ -121,9 +126,10 @@ fn compare(
             if let Ok(peer) = peer
                 && times.add.percentile(100.0).is_none_or(|longest| longest < PATIENCE)
             {
-                peer.network
-                    .node
-                    .run(|| round(times, PEER, |container, verb| peer.call(verb, container, ports)))?;
+                let call = |verb: &str, container: &str| {
+                    peer.portmap.call(&peer.network, verb, container, ports, Protocols::TCP)
+                };
+                peer.network.node.run(|| round(times, PEER, ports, call))?;
             }
         }
     }
@@ -159,14 +165,23 @@ fn compare(
 }
 
 /// Calls in turns for some seconds, ADD and DEL of one container after the other.
-fn round(times: &mut Times, samples: usize, call: impl Fn(&str, &str) -> Result<()>) -> Result<()> {
+fn round(
+    times: &mut Times,
+    samples: usize,
+    ports: PortRange,
+    call: impl Fn(&str, &str) -> Call,
+) -> Result<()> {
+    let pause = if ports.count() < floor::MANY { Duration::ZERO } else { PAUSE };
     times.add.begin_round();
     times.del.begin_round();
     let start = Instant::now();
     for index in 0..samples {
         let container = format!("measured-{index}");
-        times.add.time(|| call(&container, "ADD"))?;
-        times.del.time(|| call(&container, "DEL"))?;
+        let (add, del) = (call("ADD", &container), call("DEL", &container));
+        times.add.time(|| add.make())?;
+        std::thread::sleep(pause);
+        times.del.time(|| del.make())?;
+        std::thread::sleep(pause);
         if start.elapsed() > BUDGET {
             break;
         }
@@ -234,7 +249,7 @@ impl Ours {
             }
             let address = format!("{}/16", other_instance(index));
             config["prevResult"]["ips"][0]["address"] = json!(address);
-            this.run("ADD", &format!("existing-{index}"), &config)?;
+            this.node.run(|| this.call("ADD", &format!("existing-{index}"), &config).make())?;
         }
         Ok(this)
     }
@@ -275,8 +290,10 @@ impl Ours {
         serde_json::from_str(&line).with_context(|| format!("the agent answered {line:?}"))
     }
 
-    fn call(&self, verb: &str, container: &str, host: PortRange) -> Result<()> {
-        self.run(verb, container, &self.config(host))
+    fn call(&self, verb: &str, container: &str, config: &serde_json::Value) -> Call {
+        let what = format!("{}: {verb} of {container}", self.heading);
+        let command = cni(&self.plugin, &self.container, verb, container);
+        Call { what, command, input: config.to_string() }
     }
 
     fn config(&self, host: PortRange) -> serde_json::Value {
@@ -289,13 +306,6 @@ impl Ours {
         config[owner.0] = json!(owner.1);
         config["standalone"] = json!(self.agent.is_none());
         config
-    }
-
-    fn run(&self, verb: &str, container: &str, config: &serde_json::Value) -> Result<()> {
-        let mut command = cni(&self.plugin, &self.container, verb, container);
-        self.node
-            .run(|| feed(&mut command, &config.to_string()))
-            .with_context(|| format!("{}: {verb} of {container}", self.heading))
     }
 
     /// Memory, and processor time when nothing happens and when much does.
@@ -365,13 +375,6 @@ impl Peer {
         match start.elapsed() {
             long if long > PATIENCE => bail!("{} with {count} existing: {}", portmap.heading(), show(long)),
             _ => Ok(Self { portmap, network }),
-        }
-    }
-
-    fn call(&self, verb: &str, container: &str, ports: PortRange) -> Result<()> {
-        match verb {
-            "ADD" => self.portmap.add(&self.network, container, ports, Protocols::TCP),
-            _ => self.portmap.del(&self.network, container, ports, Protocols::TCP),
         }
     }
 }

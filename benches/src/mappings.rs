@@ -193,8 +193,10 @@ impl Peer {
         self.network.node.run(|| {
             for index in 0..PEER {
                 let container = format!("measured-{index}");
-                times.add.time(|| self.portmap.add(&self.network, &container, host, protocols))?;
-                times.remove.time(|| self.portmap.del(&self.network, &container, host, protocols))?;
+                let call = |verb| self.portmap.call(&self.network, verb, &container, host, protocols);
+                let (add, remove) = (call("ADD"), call("DEL"));
+                times.add.time(|| add.make())?;
+                times.remove.time(|| remove.make())?;
                 if start.elapsed() > BUDGET {
                     break;
                 }

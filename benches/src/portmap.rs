@@ -40,6 +40,23 @@ impl Backend {
     }
 }
 
+/// A call of a CNI plugin that is ready to be made: what it takes is the plugin's.
+pub(crate) struct Call {
+    /// For errors.
+    pub(crate) what: String,
+    /// The plugin, with its environment.
+    pub(crate) command: Command,
+    /// The configuration.
+    pub(crate) input: String,
+}
+
+impl Call {
+    /// From the start of the process to its end.
+    pub(crate) fn make(mut self) -> Result<()> {
+        feed(&mut self.command, &self.input).context(self.what)
+    }
+}
+
 /// The built plugin with one back end, working on a node.
 #[derive(Debug)]
 pub(crate) struct Portmap {
@@ -66,7 +83,7 @@ impl Portmap {
         host: PortRange,
         protocols: Protocols,
     ) -> Result<()> {
-        self.call(network, "ADD", container, host, protocols)
+        self.call(network, "ADD", container, host, protocols).make()
     }
 
     /// DEL of the same.
@@ -77,17 +94,18 @@ impl Portmap {
         host: PortRange,
         protocols: Protocols,
     ) -> Result<()> {
-        self.call(network, "DEL", container, host, protocols)
+        self.call(network, "DEL", container, host, protocols).make()
     }
 
-    fn call(
+    /// One of them, ready to be made.
+    pub(crate) fn call(
         &self,
         network: &Network,
         verb: &str,
         container: &str,
         host: PortRange,
         protocols: Protocols,
-    ) -> Result<()> {
+    ) -> Call {
         let ports = port_mappings(host, protocols);
         let config = json!({
             "cniVersion": "1.0.0",
@@ -109,7 +127,7 @@ impl Portmap {
             .env("CNI_NETNS", network.instance.path())
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", self.plugin.parent().unwrap_or(Path::new("/")));
-        feed(&mut command, &config.to_string()).with_context(|| format!("portmap {verb} of {container}"))
+        Call { what: format!("portmap {verb} of {container}"), command, input: config.to_string() }
     }
 
     /// Loads the rules of `count` containers with one port each, TCP and UDP in turn. The plugin must have made its chains already.
@@ -202,13 +220,13 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
         .spawn()
         .context("cannot start")?;
     let mut stdin = child.stdin.take().context("stdin is piped")?;
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || stdin.write_all(input.as_bytes()));
-        child.wait_with_output()
-    })?;
+    // These programs read all of it before they say anything.
+    let written = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output()?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("{}: {}", output.status, String::from_utf8_lossy(&said).trim());
     }
-    Ok(())
+    written.context("writing to its standard input")
 }

@@ -2,7 +2,10 @@
 //!
 //! They talk over a unix socket, one line of JSON each way per connection: an [`AgentRequest`] and its [`AgentReply`].
 //! Both come from one binary, yet an old plugin may meet a new agent during an upgrade: fields are only added, and new
-//! ones have a default.
+//! ones have a default. A new plugin meets an old agent only where somebody put it there by hand: it may be told that
+//! they are of different versions.
+
+mod runs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -146,7 +149,7 @@ pub struct AddRequest {
     #[serde(default)]
     pub addresses: Vec<IpNet>,
     /// What the runtime wants mapped.
-    #[serde(default)]
+    #[serde(default, with = "runs")]
     pub ports: Vec<StaticPort>,
     /// The Pod's annotations, of runtimes that give them (containerd does for a plugin with the capability
     /// `io.kubernetes.cri.pod-annotations`). `None`: ask the API server.

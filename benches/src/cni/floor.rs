@@ -25,7 +25,9 @@ pub(super) fn round(times: &mut Times, samples: usize, node: &Namespace, ports: 
     node.run(|| {
         for _ in 0..samples {
             let sockets = times.add.time(|| ports.iter().map(bound).collect::<Result<Vec<_>>>())?;
+            std::thread::sleep(super::PAUSE);
             times.del.time(|| drop(sockets));
+            std::thread::sleep(super::PAUSE);
         }
         Ok(())
     })

@@ -30,7 +30,8 @@ pub(super) fn measure(options: Options) -> Result<String> {
                 let mut config = ours.config(PortRange::new(first, first + EACH - 1)?);
                 let address = format!("10.{}.{}.2/24", 100 + index / 256, index % 256);
                 config["prevResult"]["ips"][0]["address"] = json!(address);
-                samples.time(|| ours.run(verb, &format!("own-{index}"), &config))?;
+                let call = ours.call(verb, &format!("own-{index}"), &config);
+                ours.node.run(|| samples.time(|| call.make()))?;
             }
             cells.extend([samples.median_and_spread(), samples.longest(), show(begin.elapsed())]);
         }

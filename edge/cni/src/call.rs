@@ -74,6 +74,27 @@ struct Config<'a> {
     valid_before: Option<&'a RawValue>,
 }
 
+impl Config<'_> {
+    /// The configuration that this was read from with `null` in the place of what may be long.
+    fn without_large(&self, stdin: &[u8]) -> Vec<u8> {
+        let mut small = Vec::new();
+        let mut rest = stdin;
+        let mut parts: Vec<&[u8]> =
+            [self.previous, self.runtime].into_iter().flatten().map(|json| json.get().as_bytes()).collect();
+        parts.sort_by_key(|part| part.as_ptr());
+        for part in parts {
+            // It is borrowed from there.
+            let start = part.as_ptr().addr().wrapping_sub(rest.as_ptr().addr());
+            let Some((before, after)) = rest.split_at_checked(start) else { continue };
+            small.extend_from_slice(before);
+            small.extend_from_slice(b"null");
+            rest = after.get(part.len()..).unwrap_or_default();
+        }
+        small.extend_from_slice(rest);
+        small
+    }
+}
+
 #[derive(Default, Deserialize)]
 struct Runtime<'a> {
     #[serde(rename = "portMappings", borrow)]
@@ -106,13 +127,15 @@ impl Call {
                 "it begins with a letter or digit and has letters, digits, underscores, dots and hyphens only",
             ));
         }
-        let settings = decode(stdin)?;
+        // A list of 1,000 mappings is read once and passed over once, not for every question.
+        let small = config.without_large(stdin);
+        let settings = decode(&small)?;
         let task = match command {
             Command::Add => {
-                let request = add_request(environment, &config, stdin)?;
+                let request = add_request(environment, &config, &small)?;
                 Task::Add { request, result: previous(&config)?.to_owned() }
             }
-            Command::Check => Task::Check(add_request(environment, &config, stdin)?),
+            Command::Check => Task::Check(add_request(environment, &config, &small)?),
             Command::Del => {
                 let pod = arguments::pod(environment.arguments());
                 Task::Del { attachment: attachment(environment, &config)?, pod }
@@ -157,10 +180,10 @@ fn previous<'a>(config: &Config<'a>) -> Result<&'a RawValue, CniError> {
     })
 }
 
-fn add_request(environment: &Environment, config: &Config<'_>, stdin: &[u8]) -> Result<AddRequest, CniError> {
+fn add_request(environment: &Environment, config: &Config<'_>, small: &[u8]) -> Result<AddRequest, CniError> {
     let attachment = attachment(environment, config)?;
     let netns = environment.netns()?.to_owned();
-    decode::<Options>(stdin)?.check()?;
+    decode::<Options>(small)?.check()?;
     let runtime = match config.runtime {
         Some(json) => decode::<Runtime<'_>>(json.get().as_bytes())?,
         None => Runtime::default(),

@@ -1,6 +1,6 @@
 //! `runtimeConfig.portMappings`: what the runtime wants mapped (CNI conventions, "port mappings").
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use portolan_model::{Protocol, StaticPort};
 use serde::Deserialize;
@@ -10,15 +10,15 @@ use crate::{CniError, code};
 /// An entry as it comes. Go reads keys whatever their case, so nobody noticed that containerd's begin with a capital
 /// (`PortMapping` of github.com/containerd/go-cni has no JSON names).
 #[derive(Deserialize)]
-struct Entry {
+struct Entry<'a> {
     #[serde(rename = "hostPort", alias = "HostPort")]
     host_port: Option<i64>,
     #[serde(rename = "containerPort", alias = "ContainerPort")]
     container_port: Option<i64>,
-    #[serde(alias = "Protocol")]
-    protocol: Option<String>,
-    #[serde(rename = "hostIP", alias = "HostIP")]
-    host_ip: Option<String>,
+    #[serde(alias = "Protocol", borrow)]
+    protocol: Option<Cow<'a, str>>,
+    #[serde(rename = "hostIP", alias = "HostIP", borrow)]
+    host_ip: Option<Cow<'a, str>>,
 }
 
 /// Reads the entries. A host port of 0, or none, asks for a random one.
@@ -26,13 +26,13 @@ struct Entry {
 /// # Errors
 /// Code 6 when they have another shape, 7 when a number, protocol or address is none.
 pub(crate) fn read(json: &str) -> Result<Vec<StaticPort>, CniError> {
-    let entries: Option<Vec<Entry>> = serde_json::from_str(json).map_err(|error| {
+    let entries: Option<Vec<Entry<'_>>> = serde_json::from_str(json).map_err(|error| {
         CniError::new(code::DECODE, "cannot read runtimeConfig.portMappings").with_details(error.to_string())
     })?;
     entries.unwrap_or_default().into_iter().map(Entry::check).collect()
 }
 
-impl Entry {
+impl Entry<'_> {
     fn check(self) -> Result<StaticPort, CniError> {
         let wrong =
             |what: String| CniError::new(code::CONFIG, format!("in runtimeConfig.portMappings: {what}"));

@@ -6,6 +6,7 @@
 //! what both sides say; [`HolderClient`] asks it. Either the client starts it, and another when one has as many sockets
 //! as its limit of open files allows; or it runs as a container of its own and the client waits for it ([`HolderMode`]).
 
+mod bind;
 mod client;
 mod held;
 mod serve;

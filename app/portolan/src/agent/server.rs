@@ -87,7 +87,8 @@ async fn answer(agent: &Arc<Agent>, stream: UnixStream) -> io::Result<()> {
         );
         return Ok(());
     }
-    let mut stream = BufReader::new(stream);
+    // A request for 1,000 ports is some 60 KB: read at once.
+    let mut stream = BufReader::with_capacity(64 << 10, stream);
     let mut line = Vec::new();
     timeout(PATIENCE, (&mut stream).take(LONGEST).read_until(b'\n', &mut line)).await??;
     let reply = match serde_json::from_slice::<AgentRequest>(&line) {

@@ -166,32 +166,37 @@ fn create<N: Nft>(
 ) -> Result<Written, Error> {
     let mut chunks = Chunks::new(nft, want.table.clone(), stride, before_each);
     chunks.whole(want.creation())?;
-    let sets = || want.sets.iter().map(|filled| &filled.set).filter(|set| !set.dynamic);
+    let batches = || {
+        let sets = want.sets.iter().map(|filled| &filled.set).filter(|set| !set.dynamic);
+        sets.flat_map(|set| batches(set, wanted))
+    };
+    let mut write = |(set, elements): (&Set, Vec<Element>)| {
+        if set.interval {
+            return chunks.together(set, Vec::new(), elements);
+        }
+        elements.into_iter().try_for_each(|element| chunks.element(set, None, Some(element)))
+    };
     // The next elements are made while the kernel takes these: each is about half of the work.
     thread::scope(|scope| {
-        let (sender, made) = mpsc::sync_channel::<(&Set, Vec<Element>)>(BATCHES);
-        scope.spawn(move || {
-            for set in sets() {
-                let mut elements = wanted.elements(set).peekable();
-                while elements.peek().is_some() {
-                    let batch = if set.interval { usize::MAX } else { BATCH };
-                    // Refused when writing has ended with an error.
-                    if sender.send((set, elements.by_ref().take(batch).collect())).is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        for (set, elements) in made {
-            if set.interval {
-                chunks.together(set, Vec::new(), elements)?;
-                continue;
-            }
-            for element in elements {
-                chunks.element(set, None, Some(element))?;
-            }
+        let (sender, made) = mpsc::sync_channel(BATCHES);
+        // Refused when writing has ended with an error.
+        let make = move || _ = batches().try_for_each(|batch| sender.send(batch));
+        match thread::Builder::new().spawn_scoped(scope, make) {
+            Ok(_) => made.into_iter().try_for_each(&mut write),
+            // No thread to be had: one after the other.
+            Err(_) => batches().try_for_each(&mut write),
         }
-        chunks.finish()
+    })?;
+    chunks.finish()
+}
+
+/// The elements of a set, some at a time; an interval's all together.
+fn batches<'a>(set: &'a Set, wanted: &'a dyn Wanted) -> impl Iterator<Item = (&'a Set, Vec<Element>)> {
+    let size = if set.interval { usize::MAX } else { BATCH };
+    let mut elements = wanted.elements(set).peekable();
+    std::iter::from_fn(move || {
+        elements.peek()?;
+        Some((set, elements.by_ref().take(size).collect()))
     })
 }
 

@@ -1,43 +1,36 @@
 //! What a holder has: the sockets, by port.
 
 use std::{
-    collections::BTreeMap,
-    io,
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
-    sync::{Mutex, PoisonError},
 };
 
 use portolan_model::{PortRange, Protocol};
 
 use super::{
+    bind::{Binder, Bound, Key, MANY},
     spares::Spares,
     wire::{Failure, Reply},
 };
 use crate::hold::{self, Hold};
 
-/// Conflicts that are told at once: enough to choose a better block the next time.
-const FAILURES: usize = 256;
-
-/// So many sockets take a millisecond or more: they are bound by more than one thread, and closed after the answer where
-/// that may be.
-const MANY: usize = 256;
-/// Threads that bind at most.
-const THREADS: usize = 4;
 /// Sockets that are closed or made at a time, between two looks whether somebody asks: a fifth of a millisecond.
 const STEP: usize = 32;
-
-type Key = (Protocol, Option<IpAddr>, u16);
 
 /// Bound sockets, no more than a limit.
 #[derive(Debug)]
 pub(super) struct Held {
     /// `None`: the kernel has no sockets of the protocol.
     by_port: BTreeMap<Key, Option<OwnedFd>>,
-    /// Not held any more, and not closed yet.
+    /// Those of them that were lent, and may be more than bound.
+    used: BTreeSet<Key>,
+    /// Not held any more, and not closed yet. None of them was lent.
     closing: BTreeMap<Key, OwnedFd>,
     spares: Spares,
-    /// Of `by_port`.
+    binder: Binder,
+    /// Held since the last answer, and not in `by_port` yet.
+    arrived: Bound,
+    /// Of all that is held.
     sockets: usize,
     limit: usize,
 }
@@ -47,8 +40,11 @@ impl Held {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             by_port: BTreeMap::new(),
+            used: BTreeSet::new(),
             closing: BTreeMap::new(),
             spares: Spares::default(),
+            binder: Binder::default(),
+            arrived: Bound::new(),
             sockets: 0,
             limit,
         }
@@ -69,10 +65,9 @@ impl Held {
         self.limit.saturating_sub(self.sockets)
     }
 
-    /// Holds all of these, or none and says why.
+    /// Holds all of these, or none and says why. After the answer they are put in order: [`Held::settle`].
     pub(super) fn hold(&mut self, holds: &[Hold]) -> Reply {
-        let wanted: Vec<Key> =
-            holds.iter().flat_map(keys).filter(|key| !self.by_port.contains_key(key)).collect();
+        let wanted: Vec<Key> = holds.iter().flat_map(|hold| self.not_held(*hold)).collect();
         if wanted.len() > self.room() {
             return Reply::Full { room: self.room() };
         }
@@ -88,43 +83,54 @@ impl Held {
                 None => new.push(key),
             }
         }
-        let (mut bound, mut failures) = bind_all(self.with_spares(&new));
+        let (mut bound, mut failures) = self.bind(&new);
         if !failures.is_empty() && !self.closing.is_empty() {
             // Perhaps what is in the way is the same port on another address, not closed yet.
             self.closing.clear();
             drop(bound);
-            (bound, failures) = bind_all(self.with_spares(&new));
+            (bound, failures) = self.bind(&new);
         }
         if !failures.is_empty() {
             self.closing.extend(again);
             return Reply::Refused(failures);
         }
-        for ((protocol, ..), socket) in &again {
-            hold::only_bound(*protocol, socket);
-        }
         let count = again.len() + bound.len();
         self.sockets += again.len() + bound.iter().filter(|(_, socket)| socket.is_some()).count();
-        self.by_port.extend(again.into_iter().map(|(key, socket)| (key, Some(socket))));
-        self.by_port.extend(bound);
+        self.arrived = bound;
+        self.arrived.extend(again.into_iter().map(|(key, socket)| (key, Some(socket))));
         Reply::Done { count, room: self.room() }
     }
 
-    /// Each with a socket that is there already, where there is one.
-    fn with_spares(&mut self, wanted: &[Key]) -> Bound {
+    /// Must follow [`Held::hold`] before anything else is asked; whoever asked has the answer meanwhile.
+    pub(super) fn settle(&mut self) {
+        self.by_port.extend(self.arrived.drain(..));
+    }
+
+    fn not_held(&self, hold: Hold) -> impl Iterator<Item = Key> {
+        let key = |port| (hold.protocol, hold.address, port);
+        let held = self.by_port.range(key(hold.ports.first())..=key(hold.ports.last()));
+        let held: BTreeSet<u16> = held.map(|((.., port), _)| *port).collect();
+        keys(hold).filter(move |(.., port)| held.is_empty() || !held.contains(port))
+    }
+
+    /// Binds them, with sockets that are there already where there are some.
+    fn bind(&mut self, wanted: &[Key]) -> (Bound, Vec<Failure>) {
         let everywhere = |key: &&Key| key.1.is_none();
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
             let count = wanted.iter().filter(everywhere).filter(|key| key.0 == protocol).count();
             self.spares.learn(protocol, count);
         }
         let with = |key: &Key| (*key, everywhere(&key).then(|| self.spares.take(key.0)).flatten());
-        wanted.iter().map(with).collect()
+        let wanted = wanted.iter().map(with).collect();
+        self.binder.bind(wanted)
     }
 
     /// Lets go of these, closed when this returns; answers how many of them it had.
     pub(super) fn release(&mut self, holds: &[Hold]) -> usize {
-        for key in holds.iter().flat_map(keys) {
+        for key in holds.iter().copied().flat_map(keys) {
             self.closing.remove(&key);
         }
+        self.forget_use(holds);
         self.remove(holds).len()
     }
 
@@ -134,14 +140,23 @@ impl Held {
         let removed = self.remove(holds);
         let count = removed.len();
         if count >= MANY {
-            self.closing.extend(removed.into_iter().filter_map(|(key, socket)| Some((key, socket?))));
+            // One that was lent is closed now: it is not what somebody who asks for it again should get.
+            let unused = removed.into_iter().filter(|(key, _)| !self.used.contains(key));
+            self.closing.extend(unused.filter_map(|(key, socket)| Some((key, socket?))));
         }
+        self.forget_use(holds);
         count
+    }
+
+    fn forget_use(&mut self, holds: &[Hold]) {
+        if !self.used.is_empty() {
+            holds.iter().copied().flat_map(keys).for_each(|key| _ = self.used.remove(&key));
+        }
     }
 
     fn remove(&mut self, holds: &[Hold]) -> Bound {
         let remove = |key| Some((key, self.by_port.remove(&key)?));
-        let removed: Bound = holds.iter().flat_map(keys).filter_map(remove).collect();
+        let removed: Bound = holds.iter().copied().flat_map(keys).filter_map(remove).collect();
         self.sockets -= removed.iter().filter(|(_, socket)| socket.is_some()).count();
         removed
     }
@@ -181,7 +196,10 @@ impl Held {
             Some(Some(fd)) => {
                 let copy = fd.try_clone().and_then(|copy| hold::prepare_for_use(protocol, copy));
                 match copy {
-                    Ok(fd) => (Reply::Taken { socket: true }, Some(fd)),
+                    Ok(fd) => {
+                        self.used.insert(key);
+                        (Reply::Taken { socket: true }, Some(fd))
+                    }
                     Err(error) => refused(error.raw_os_error().unwrap_or_default()),
                 }
             }
@@ -200,6 +218,7 @@ impl Held {
     pub(super) fn take(&mut self, hold: Hold) -> (Reply, Option<OwnedFd>) {
         let key @ (protocol, address, port) = first_key(hold);
         let refused = |errno| (Reply::Refused(vec![Failure { protocol, address, port, errno }]), None);
+        self.used.remove(&key);
         match self.by_port.remove(&key) {
             None => refused(rustix::io::Errno::NOENT.raw_os_error()),
             Some(None) => (Reply::Taken { socket: false }, None),
@@ -214,70 +233,11 @@ impl Held {
     }
 }
 
-/// Ports, with what holds them: bound, or still to be bound or made.
-type Bound = Vec<(Key, Option<OwnedFd>)>;
-
-/// Binds all of these, or stops where one fails.
-fn bind_all(mut wanted: Bound) -> (Bound, Vec<Failure>) {
-    let threads = match wanted.len() {
-        ..MANY => 1,
-        _ => std::thread::available_parallelism().map_or(1, usize::from).min(THREADS),
-    };
-    let parts = Mutex::new(wanted.chunks_mut(STEP));
-    let work = || {
-        let mut failures = Vec::new();
-        loop {
-            let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(part) = part else { return failures };
-            failures.extend(bind_each(part));
-            // Ports that are taken are all told; any other reason would be the same for the next port.
-            if failures.len() >= FAILURES || failures.iter().any(|failure| !failure.is_taken()) {
-                return failures;
-            }
-        }
-    };
-    let mut failures: Vec<Failure> = std::thread::scope(|scope| {
-        let begin = |_| std::thread::Builder::new().spawn_scoped(scope, work);
-        // What no thread could be had for is done by this one.
-        let others: Vec<_> = (1..threads).map(begin).filter_map(Result::ok).collect();
-        let mut failures = work();
-        for other in others {
-            failures.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        failures
-    });
-    failures.sort_by_key(|failure| (failure.protocol, failure.port));
-    failures.truncate(FAILURES);
-    (wanted, failures)
-}
-
-fn bind_each(part: &mut [(Key, Option<OwnedFd>)]) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    for ((protocol, address, port), socket) in part {
-        let (protocol, address, port) = (*protocol, *address, *port);
-        let bound = match socket.take() {
-            Some(spare) => hold::bind_spare(spare, protocol, port).map(Some),
-            None => hold::bind(protocol, address, port),
-        };
-        match bound {
-            Ok(bound) => *socket = bound,
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or_default();
-                failures.push(Failure { protocol, address, port, errno });
-                if error.kind() != io::ErrorKind::AddrInUse {
-                    break;
-                }
-            }
-        }
-    }
-    failures
-}
-
 const fn first_key(hold: Hold) -> Key {
     (hold.protocol, hold.address, hold.ports.first())
 }
 
-fn keys(hold: &Hold) -> impl Iterator<Item = Key> {
+fn keys(hold: Hold) -> impl Iterator<Item = Key> {
     let (protocol, address) = (hold.protocol, hold.address);
     hold.ports.iter().map(move |port| (protocol, address, port))
 }

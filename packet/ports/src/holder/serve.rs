@@ -1,4 +1,4 @@
-//! The holder's own side: one thread, one poll loop, no runtime. Only many binds at once have threads of their own.
+//! The holder's own side: one thread, one poll loop, no runtime. Only blocks are bound by others beside it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -300,7 +300,9 @@ impl Server {
                 _ => {}
             }
             let (reply, fd) = self.answer(request, fd);
-            if send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd)).is_err() {
+            let sent = send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd));
+            self.held.settle();
+            if sent.is_err() {
                 return false;
             }
         }

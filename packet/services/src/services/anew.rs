@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZero,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -59,17 +59,21 @@ impl Services {
         let mut all: Vec<(&Arc<ObjectName>, &mut Entry)> = entries.iter_mut().collect();
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let share = all.len().div_ceil(processors).max(SHARE);
-        let this = &*self;
+        let count = all.len().div_ceil(share);
+        let shares = Mutex::new(all.chunks_mut(share));
+        let work = || {
+            let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            std::iter::from_fn(next).map(|entries| self.compile_share(entries)).collect()
+        };
         let compiled: Vec<Compiled> = thread::scope(|scope| {
-            let mut shares = all.chunks_mut(share);
-            let own = shares.next();
-            let others: Vec<_> =
-                shares.map(|entries| scope.spawn(move || this.compile_share(entries))).collect();
-            let own = own.map(|entries| this.compile_share(entries));
-            let joined = others
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            own.into_iter().chain(joined).collect()
+            // What no thread could be had for is done by this one.
+            let begin = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..count).filter_map(begin).collect();
+            let mut compiled: Vec<Compiled> = work();
+            for other in others {
+                compiled.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            compiled
         });
         for Compiled { shared, ranges } in compiled {
             if self.shared.is_empty() {
