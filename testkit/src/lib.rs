@@ -23,7 +23,7 @@ pub mod process;
 pub mod programs;
 mod wait;
 
-pub use portolan::{Output, Portolan, binary, cargo, plugin};
+pub use portolan::{Output, Portolan, binary, built, cargo, plugin};
 pub use privileges::{root_problem, skip};
 pub use process::Background;
 pub use wait::{eventually, eventually_ok};

@@ -21,7 +21,7 @@ use crate::{
     programs,
 };
 
-pub use binary::{binary, cargo, plugin};
+pub use binary::{binary, built, cargo, plugin};
 pub use output::Output;
 
 mod binary;

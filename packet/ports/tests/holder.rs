@@ -162,11 +162,11 @@ fn a_second_block_is_held_like_the_first() {
         let sockets = |client: &HolderClient| {
             fs::read_dir(format!("/proc/{}/fd", client.pids()[0])).map(Iterator::count).unwrap()
         };
-        client.hold(&[hold("20000-20299/tcp"), hold("20000-20299/udp")]).unwrap();
+        client.hold(&[hold("20000-20299/tcp")]).unwrap();
         // It makes as many for the next one while nobody asks.
-        eventually(Duration::from_secs(10), || sockets(&client) >= 1_200);
+        eventually(Duration::from_secs(10), || sockets(&client) >= 600);
         client.hold(&[hold("21000-21299/tcp"), hold("21000-21299/udp")]).unwrap();
-        assert_eq!(client.count().unwrap(), 1_200);
+        assert_eq!(client.count().unwrap(), 900);
         for kind in [Type::STREAM, Type::DGRAM] {
             for address in ["0.0.0.0:21000", "[::]:21150", "127.0.0.1:21299", "[::1]:21299"] {
                 for reuse in [false, true] {

@@ -46,12 +46,19 @@ pub fn cargo() -> Command {
 }
 
 fn build() -> PathBuf {
+    built(&["--package", "portolan"]).join("portolan")
+}
+
+/// Builds this part of the tree, as `cargo build` names it, with the profile of the test; answers the folder of what was
+/// built. Programs of a package's examples are in its `examples`: `cargo test --tests` leaves old ones there.
+#[track_caller]
+pub fn built(what: &[&str]) -> PathBuf {
     // target/<profile>/deps/<test>-<hash>: the folder above `deps` says where to build, and with which profile.
     let test = std::env::current_exe().unwrap_or_else(|error| panic!("where is this program? {error}"));
     let folder = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent);
     let Some(folder) = folder.or(test.parent()) else { panic!("{} is in no folder", test.display()) };
     let mut command = cargo();
-    command.args(["build", "--quiet", "--package", "portolan", "--target-dir"]);
+    command.args(["build", "--quiet"]).args(what).arg("--target-dir");
     command
         .arg(folder.parent().unwrap_or(folder))
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
@@ -62,5 +69,5 @@ fn build() -> PathBuf {
         }
     }
     programs::run(&mut command);
-    folder.join("portolan")
+    folder.to_owned()
 }

@@ -6,7 +6,6 @@ use std::{
     io,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::Command,
     sync::OnceLock,
     time::Duration,
 };
@@ -20,16 +19,9 @@ pub(crate) fn holder_program() -> PathBuf {
     PROGRAM.get_or_init(|| example("holder")).clone()
 }
 
-/// An example of this crate, which cargo builds beside the tests. With `--test NAME` it does not, so it is built here.
+/// An example of this crate, as fresh as its sources.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
-    if !program.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo).args(["build", "-p", "portolan-ports", "--example", name]).status();
-        assert!(built.unwrap().success(), "cargo build --example {name} failed");
-    }
-    program
+    portolan_testkit::built(&["--package", "portolan-ports", "--example", name]).join("examples").join(name)
 }
 
 /// A client of a holder in `folder`, which ends with the folder's [`Holders`].
