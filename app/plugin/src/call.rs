@@ -63,7 +63,8 @@ fn answer(environment: &Environment) -> Result<String, (SpecVersion, CniError)> 
 
 fn stdin(command: Command) -> Result<Vec<u8>, CniError> {
     let stdin = io::stdin().lock();
-    let mut text = Vec::new();
+    // What a pipe has: a block of 1,000 ports nearly fills it.
+    let mut text = Vec::with_capacity(64 << 10);
     if command == Command::Version && stdin.is_terminal() {
         return Ok(text);
     }

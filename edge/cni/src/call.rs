@@ -1,14 +1,15 @@
 //! A call: the variables of the environment and the configuration on standard input, checked and put together.
 
-use std::collections::BTreeMap;
-
 use portolan_model::{AddRequest, Attachment, PodRef};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
-    CniError, Command, Environment, Settings, SpecVersion, arguments, code, environment::is_plain, mappings,
-    portmap::Options, result,
+    CniError, Command, Environment, Settings, SpecVersion, arguments, code,
+    config::{Config, Runtime},
+    environment::is_plain,
+    portmap::Options,
+    result,
 };
 
 /// The capability by which containerd tells the annotations of a Pod.
@@ -58,54 +59,18 @@ pub enum Task {
 
 /// The parts that every command needs; the rest is read when it is needed, because DEL fails on as little as possible.
 #[derive(Deserialize)]
-struct Config<'a> {
+struct Parts<'a> {
     #[serde(rename = "cniVersion", default)]
     version: String,
     #[serde(default)]
     name: String,
     #[serde(rename = "prevResult", borrow)]
     previous: Option<&'a RawValue>,
-    #[serde(rename = "runtimeConfig", borrow)]
-    runtime: Option<&'a RawValue>,
     #[serde(rename = "cni.dev/valid-attachments", borrow)]
     valid: Option<&'a RawValue>,
     /// What libcni 1.2.0 called it, before the specification was followed.
     #[serde(rename = "cni.dev/attachments", borrow)]
     valid_before: Option<&'a RawValue>,
-}
-
-impl Config<'_> {
-    /// The configuration that this was read from with `null` in the place of what may be long.
-    fn without_large(&self, stdin: &[u8]) -> Vec<u8> {
-        let mut small = Vec::new();
-        let mut rest = stdin;
-        let mut parts: Vec<&[u8]> =
-            [self.previous, self.runtime].into_iter().flatten().map(|json| json.get().as_bytes()).collect();
-        parts.sort_by_key(|part| part.as_ptr());
-        for part in parts {
-            // It is borrowed from there.
-            let start = part.as_ptr().addr().wrapping_sub(rest.as_ptr().addr());
-            let Some((before, after)) = rest.split_at_checked(start) else { continue };
-            small.extend_from_slice(before);
-            small.extend_from_slice(b"null");
-            rest = after.get(part.len()..).unwrap_or_default();
-        }
-        small.extend_from_slice(rest);
-        small
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct Runtime<'a> {
-    #[serde(rename = "portMappings", borrow)]
-    mappings: Option<&'a RawValue>,
-    /// Told, and null when the Pod has none; or not told at all.
-    #[serde(rename = "io.kubernetes.cri.pod-annotations", default, deserialize_with = "told")]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-fn told<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
-    Option::deserialize(from).map(|annotations| Some(annotations.unwrap_or_default()))
 }
 
 impl Call {
@@ -114,33 +79,38 @@ impl Call {
     /// # Errors
     /// With the specification's code for what is wrong.
     pub fn read(command: Command, environment: &Environment, stdin: &[u8]) -> Result<Self, CniError> {
-        let config: Config<'_> = decode(stdin)?;
-        let version: SpecVersion = config.version.parse()?;
+        let (config, runtime) = match command {
+            Command::Add | Command::Check => Config::read::<Runtime<'_>>(stdin)?,
+            _ => (Config::read::<IgnoredAny>(stdin)?.0, None),
+        };
+        let parts: Parts<'_> = config.part()?;
+        let version: SpecVersion = parts.version.parse()?;
         if version < since(command) {
             return Err(CniError::new(code::VERSION, "incompatible CNI versions").with_details(format!(
                 "the configuration has cniVersion {version}, and {command:?} is part of {} and later",
                 since(command)
             )));
         }
-        if !is_plain(&config.name) {
-            return Err(CniError::new(code::CONFIG, format!("{:?} is no network name", config.name)).with_details(
+        if !is_plain(&parts.name) {
+            return Err(CniError::new(code::CONFIG, format!("{:?} is no network name", parts.name)).with_details(
                 "it begins with a letter or digit and has letters, digits, underscores, dots and hyphens only",
             ));
         }
-        // A list of 1,000 mappings is read once and passed over once, not for every question.
-        let small = config.without_large(stdin);
-        let settings = decode(&small)?;
+        let settings = config.part()?;
         let task = match command {
-            Command::Add => {
-                let request = add_request(environment, &config, &small)?;
-                Task::Add { request, result: previous(&config)?.to_owned() }
+            Command::Add | Command::Check => {
+                config.part::<Options>()?.check()?;
+                let request = add_request(environment, &parts, runtime.unwrap_or_default())?;
+                match command {
+                    Command::Add => Task::Add { request, result: previous(&parts)?.to_owned() },
+                    _ => Task::Check(request),
+                }
             }
-            Command::Check => Task::Check(add_request(environment, &config, &small)?),
             Command::Del => {
                 let pod = arguments::pod(environment.arguments());
-                Task::Del { attachment: attachment(environment, &config)?, pod }
+                Task::Del { attachment: attachment(environment, &parts)?, pod }
             }
-            Command::Gc => Task::Gc { valid: valid_attachments(&config)?, network: config.name },
+            Command::Gc => Task::Gc { valid: valid_attachments(&parts)?, network: parts.name },
             Command::Status | Command::Version => Task::Status,
         };
         Ok(Self { version, settings, task })
@@ -156,23 +126,17 @@ const fn since(command: Command) -> SpecVersion {
     }
 }
 
-fn decode<'a, T: Deserialize<'a>>(stdin: &'a [u8]) -> Result<T, CniError> {
-    serde_json::from_slice(stdin).map_err(|error| {
-        CniError::new(code::DECODE, "cannot read the network configuration").with_details(error.to_string())
-    })
-}
-
-fn attachment(environment: &Environment, config: &Config<'_>) -> Result<Attachment, CniError> {
+fn attachment(environment: &Environment, parts: &Parts<'_>) -> Result<Attachment, CniError> {
     let (container, interface) = environment.attachment()?;
     Ok(Attachment {
         container: container.to_owned(),
         interface: interface.to_owned(),
-        network: config.name.clone(),
+        network: parts.name.clone(),
     })
 }
 
-fn previous<'a>(config: &Config<'a>) -> Result<&'a RawValue, CniError> {
-    config.previous.ok_or_else(|| {
+fn previous<'a>(parts: &Parts<'a>) -> Result<&'a RawValue, CniError> {
+    parts.previous.ok_or_else(|| {
         CniError::new(
             code::CONFIG,
             "there is no prevResult: chain this plugin behind one that makes the interface",
@@ -180,43 +144,39 @@ fn previous<'a>(config: &Config<'a>) -> Result<&'a RawValue, CniError> {
     })
 }
 
-fn add_request(environment: &Environment, config: &Config<'_>, small: &[u8]) -> Result<AddRequest, CniError> {
-    let attachment = attachment(environment, config)?;
+fn add_request(
+    environment: &Environment,
+    parts: &Parts<'_>,
+    runtime: Runtime<'_>,
+) -> Result<AddRequest, CniError> {
+    let attachment = attachment(environment, parts)?;
     let netns = environment.netns()?.to_owned();
-    decode::<Options>(small)?.check()?;
-    let runtime = match config.runtime {
-        Some(json) => decode::<Runtime<'_>>(json.get().as_bytes())?,
-        None => Runtime::default(),
-    };
     let pod = arguments::pod(environment.arguments());
-    let mut ports = match runtime.mappings {
-        Some(json) => mappings::read(json.get())?,
-        None => Vec::new(),
-    };
+    let mut ports = runtime.mappings.unwrap_or_default().check()?;
     if pod.is_some() {
         // kubelet lists every container port, with host port 0 for those that are to have none. Random ports of a Pod
         // are asked for by annotation, where policy looks at them.
         ports.retain(|port| port.host_port != 0);
     }
-    let addresses = result::addresses(previous(config)?.get(), &attachment.interface)?;
+    let addresses = result::addresses(previous(parts)?.get(), &attachment.interface)?;
     Ok(AddRequest { attachment, netns: Some(netns), pod, addresses, ports, annotations: runtime.annotations })
 }
 
-fn valid_attachments(config: &Config<'_>) -> Result<Option<Vec<Attachment>>, CniError> {
+fn valid_attachments(parts: &Parts<'_>) -> Result<Option<Vec<Attachment>>, CniError> {
     #[derive(Deserialize)]
     struct Valid {
         #[serde(rename = "containerID")]
         container: String,
         ifname: String,
     }
-    let Some(json) = config.valid.or(config.valid_before) else { return Ok(None) };
+    let Some(json) = parts.valid.or(parts.valid_before) else { return Ok(None) };
     let valid: Vec<Valid> = serde_json::from_str(json.get()).map_err(|error| {
         CniError::new(code::DECODE, "cannot read cni.dev/valid-attachments").with_details(error.to_string())
     })?;
     let attachment = |Valid { container, ifname }| Attachment {
         container,
         interface: ifname,
-        network: config.name.clone(),
+        network: parts.name.clone(),
     };
     Ok(Some(valid.into_iter().map(attachment).collect()))
 }

@@ -6,6 +6,7 @@
 //! written back. No I/O and no decision here: those are in `app/plugin`.
 //!
 //! * [`environment`](Environment): the variables and what is required of them;
+//! * `config`: the configuration, read once;
 //! * [`mod@call`]: variables and configuration together;
 //! * `result`: the addresses in the result of the plugins before us;
 //! * `mappings`: the runtime's `portMappings`;
@@ -14,6 +15,7 @@
 
 mod arguments;
 pub mod call;
+mod config;
 mod environment;
 mod error;
 mod mappings;
