@@ -8,15 +8,15 @@ use std::{
 };
 
 use ipnet::IpNet;
-use portolan_attach::{AttachError, Wish};
+use portolan_attach::{Attach, AttachError, Wish};
 use portolan_cni::code;
 use portolan_kubernetes::EventKind;
 use portolan_model::{
     AddRequest, AgentReply, AgentRequest, Attachment, Incarnation, InstanceId, Network, Owner, PodRef,
-    PublishedPort, StaticPort,
+    PortRequest, PublishedPort, StaticPort,
 };
 use portolan_netlink::step;
-use portolan_ports::owner;
+use portolan_ports::{Lease, owner};
 
 use super::{
     Agent,
@@ -114,29 +114,27 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
             return Err(Failure::new(code::REFUSED, refusal.word(), &refusal));
         }
     };
-    let (ports, asked) = without_others(agent, &request, asked).await?;
-    let statics = StaticPort::requests(&ports, asked.as_ref().map_or(&[], |w| w.requests.as_slice()));
-    if statics.is_empty() && asked.is_none() {
+    if request.ports.is_empty() && asked.is_none() {
         return Ok(AgentReply::Done { ports: Vec::new() });
     }
-    step::reached("add.decided");
-    let wish = wish(&request, &statics, asked.as_ref())?;
-    let (instance, incarnation) = (wish.instance.clone(), wish.incarnation.clone());
+    let instance = instance(&request.attachment, request.pod.as_ref())?;
+    let incarnation = incarnation(&request.attachment)?;
     if agent.directory.get(&instance).is_some_and(|entry| entry.incarnation != incarnation) {
         agent.localhost.stop(&instance).await;
     }
-    let attached = agent.engine.call(move |attach| attach.attach(wish)).await?;
-    let lease = match attached {
-        Ok(lease) => lease,
-        Err(error) => {
+    let addresses = request.addresses.iter().map(IpNet::addr).collect();
+    let given = match agent.engine.call(move |attach| give(attach, &request, asked)).await? {
+        Ok(Some(given)) => given,
+        Ok(None) => return Ok(AgentReply::Done { ports: Vec::new() }),
+        Err(failure) => {
             if let Some(facts) = &facts {
-                let message = error.to_string();
-                agent.cluster.event(facts, EventKind::Warning, "PortsFailed", "Publish", &message);
+                agent.cluster.event(facts, EventKind::Warning, "PortsFailed", "Publish", &failure.message);
             }
-            return Err(error.into());
+            return Err(failure);
         }
     };
     step::reached("add.mapped");
+    let Given { lease, statics, asked } = given;
     // In the directory those that were asked for come first: `PORT` is the first of them.
     let of_runtime = |port: &&PublishedPort| statics.iter().any(|request| request.name == port.name);
     let (runtimes, of_annotation): (Vec<_>, Vec<_>) = lease.ports.iter().partition(of_runtime);
@@ -144,7 +142,7 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
         instance,
         incarnation,
         network: Network::Own,
-        addresses: request.addresses.iter().map(IpNet::addr).collect(),
+        addresses,
         asked: of_annotation.len(),
         ports: of_annotation.into_iter().chain(runtimes).cloned().collect(),
         environment: asked.as_ref().is_none_or(|wanted| wanted.ask.environment),
@@ -155,34 +153,36 @@ async fn add(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Fail
     Ok(AgentReply::Done { ports: lease.ports })
 }
 
-/// What is left to be had of the runtime's ports and of those that the Pod asks for: other interfaces of the same
-/// container may have them already, as a runtime says the same for each.
-async fn without_others(
-    agent: &Arc<Agent>,
-    request: &AddRequest,
+/// What came of an ADD.
+struct Given {
+    lease: Lease,
+    /// The runtime's part of it.
+    statics: Vec<PortRequest>,
+    /// The Pod's part.
     asked: Option<Wanted>,
-) -> Result<(Vec<StaticPort>, Option<Wanted>), Failure> {
-    let (own, ports) = (request.attachment.clone(), request.ports.clone());
-    if ports.is_empty() && asked.is_none() {
-        return Ok((ports, asked));
-    }
-    let (ports, asked) = agent
-        .engine
-        .call(move |attach| {
-            let asked = asked
-                .map(|wanted| Wanted { requests: attach.not_given(&own, &wanted.requests), ask: wanted.ask });
-            (attach.not_served(&own, &ports), asked)
-        })
-        .await?;
-    Ok((ports, asked.filter(|wanted| !wanted.requests.is_empty())))
 }
 
-/// What the engine is asked for: the runtime's ports, then those of the annotation.
-fn wish(
-    request: &AddRequest,
-    statics: &[portolan_model::PortRequest],
-    asked: Option<&Wanted>,
-) -> Result<Wish, Failure> {
+/// Has the ports given that are left to be had: a runtime asks for the same for each interface of a container, and those
+/// that others of them have are theirs. `None` when that is nothing.
+///
+/// On the engine's thread, so that two interfaces at once do not both find the same ports left.
+fn give(attach: &mut Attach, request: &AddRequest, asked: Option<Wanted>) -> Result<Option<Given>, Failure> {
+    let own = &request.attachment;
+    let left = |wanted: Wanted| Wanted { requests: attach.not_given(own, &wanted.requests), ..wanted };
+    let asked = asked.map(left).filter(|wanted| !wanted.requests.is_empty());
+    let of_pod = asked.as_ref().map(|wanted| wanted.requests.as_slice()).unwrap_or_default();
+    let statics = StaticPort::requests(&attach.not_served(own, &request.ports), of_pod);
+    let requests = [&statics, of_pod].concat();
+    if requests.is_empty() {
+        return Ok(None);
+    }
+    step::reached("add.decided");
+    let lease = attach.attach(wish(request, requests)?)?;
+    Ok(Some(Given { lease, statics, asked }))
+}
+
+/// What the engine is asked for.
+fn wish(request: &AddRequest, requests: Vec<PortRequest>) -> Result<Wish, Failure> {
     let wrong = |message: String| Failure::new(code::CONFIG, "input", message);
     let netns = request.netns.as_deref().ok_or_else(|| wrong("ADD has no CNI_NETNS".to_owned()))?;
     if request.addresses.is_empty() {
@@ -192,12 +192,11 @@ fn wish(
         )));
     }
     let of = |v4: bool| request.addresses.iter().find(|net| net.addr().is_ipv4() == v4).map(IpNet::addr);
-    let asked = asked.map(|wanted| wanted.requests.as_slice()).unwrap_or_default();
     Ok(Wish {
         instance: instance(&request.attachment, request.pod.as_ref())?,
         incarnation: incarnation(&request.attachment)?,
         owner: owner(Path::new(netns)).map_err(|error| wrong(format!("cannot look at {netns}: {error}")))?,
-        requests: [statics, asked].concat(),
+        requests,
         network: Network::Own,
         v4: of(true).and_then(v4),
         v6: of(false).and_then(v6),
@@ -286,13 +285,15 @@ async fn del(
 async fn check(agent: &Arc<Agent>, request: AddRequest) -> Result<AgentReply, Failure> {
     let instance = instance(&request.attachment, request.pod.as_ref())?;
     let life = incarnation(&request.attachment)?;
-    let (ports, _) = without_others(agent, &request, None).await?;
-    // A Pod without a lease is right when it asks for nothing.
-    if agent.directory.get(&instance).is_none() && ports.is_empty() {
-        return Ok(AgentReply::Done { ports: Vec::new() });
-    }
-    let ports = agent.engine.call(move |attach| attach.check(&instance, &life)).await??;
-    Ok(AgentReply::Done { ports })
+    let is_known = agent.directory.get(&instance).is_some();
+    let check = move |attach: &mut Attach| {
+        // A Pod without a lease is right when it asks for nothing.
+        if !is_known && attach.not_served(&request.attachment, &request.ports).is_empty() {
+            return Ok(Vec::new());
+        }
+        attach.check(&instance, &life)
+    };
+    Ok(AgentReply::Done { ports: agent.engine.call(check).await?? })
 }
 
 async fn gc(agent: &Arc<Agent>, network: String, valid: Vec<Attachment>) -> Result<AgentReply, Failure> {
