@@ -98,7 +98,7 @@ conformance-services: ## those of Services: every question beside kube-proxy, an
 
 dist: ## the binaries to ship: portolan and portolan-cni in target/dist, link-time optimised and stripped; the plugin is static
 	$(CARGO) build $(LOCKED) --profile dist --package portolan
-	$(CARGO) rustc $(LOCKED) --profile dist --package portolan --bin portolan-cni -- -C target-feature=+crt-static
+	$(CARGO) xtask plugin --profile dist
 
 man: ## the man pages, into target/man
 	$(CARGO) xtask man

@@ -71,7 +71,7 @@ pub(crate) fn measure(options: Options) -> Result<String> {
         "## A call of the CNI plugin\n\n\
          From the start of the plugin's process to its end, static TCP ports that keep their numbers; those that exist\n\
          already are led to another number, which makes each a mapping of its own. Ours is `portolan-cni` as the image has it,\n\
-         linked statically. A process that does nothing (`true`)\n\
+         a static program (`cargo xtask plugin`). A process that does nothing (`true`)\n\
          takes {} here. A dash: too few samples for a 99th percentile. portmap is left out where one call takes longer than {} s. A block of 1,000 ports is held by as many sockets, so\n\
          what a program takes that only binds them stands beside it; there a call comes {} ms after the end of the one before.\n\n{}\n{}\n{needs}",
         floor(options)?.median_and_spread(),
@@ -257,7 +257,7 @@ impl Ours {
     fn new(heading: &'static str) -> Result<Self> {
         let folder = TempDir::with_prefix("portolan-bench-").context("making a folder")?;
         let plugin = folder.path().join("portolan-cni");
-        std::fs::copy(static_plugin()?, &plugin).context("copying the plugin")?;
+        std::fs::copy(shipped_plugin()?, &plugin).context("copying the plugin")?;
         Ok(Self { heading, node: Namespace::new(), folder, container: Namespace::new(), agent: None, plugin })
     }
 
@@ -336,18 +336,15 @@ impl Ours {
     }
 }
 
-/// The plugin as the image has it: linked statically, it starts 0.4 ms sooner. `PORTOLAN_BIN` names another build.
-fn static_plugin() -> Result<PathBuf> {
+/// The plugin as the image has it. `PORTOLAN_BIN` names another build.
+fn shipped_plugin() -> Result<PathBuf> {
     let plugin = portolan_testkit::plugin();
     if std::env::var_os("PORTOLAN_BIN").is_none() {
         let mut command = portolan_testkit::cargo();
-        command
-            .args(["rustc", "--quiet", "--release", "--package", "portolan", "--bin", "portolan-cni"])
-            .args(["--", "-C", "target-feature=+crt-static"])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        let status = command.status().context("starting cargo")?;
+        command.args(["xtask", "plugin"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let status = command.stdout(Stdio::null()).status().context("starting cargo")?;
         if !status.success() {
-            bail!("the static plugin cannot be built: cargo ended with {status}");
+            bail!("the plugin cannot be built: cargo ended with {status}");
         }
     }
     Ok(plugin)

@@ -1,12 +1,11 @@
 //! `cargo xtask image`: Portolan's container image, from scratch, with a static program and the CNI plugin beside it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use portolan_cluster::images;
+
+use crate::{cargo, plugin};
 
 /// Reads the words of the command line and builds.
 pub(crate) fn run(root: &Path, words: &[&str]) -> Result<String> {
@@ -40,27 +39,19 @@ fn build_static(root: &Path, profile: &str) -> Result<PathBuf> {
     // Named explicitly, so that the flag is not for build scripts and macros, which are libraries of the compiler.
     let target = format!("{architecture}-unknown-linux-gnu");
     let folder = root.join("target/static");
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            "portolan",
-            "--profile",
-            profile,
-            "--target",
-            &target,
-        ])
-        .arg("--target-dir")
-        .arg(&folder)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .current_dir(root)
-        .status()
-        .context("cannot start cargo")?;
+    let cargo = || {
+        let mut cargo = cargo(root);
+        cargo
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env("CARGO_BUILD_TARGET", &target)
+            .env("CARGO_TARGET_DIR", &folder);
+        cargo
+    };
+    let words = ["build", "--quiet", "--locked", "--package", "portolan", "--bin", "portolan", "--profile"];
+    let status = cargo().args(words).arg(profile).status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the static binary cannot be built: cargo ended with {status}");
     }
-    let named = if profile == "dev" { "debug" } else { profile };
-    Ok(folder.join(target).join(named).join("portolan"))
+    plugin::build(&mut cargo(), profile)?;
+    Ok(folder.join(&target).join(plugin::folder(profile)).join("portolan"))
 }

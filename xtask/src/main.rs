@@ -4,6 +4,7 @@
 //! - `links`: what documents and comments point to exists, and files stay small (`links.rs`, `files.rs`);
 //! - `man`: the man pages, from the binary that knows its flags;
 //! - `cluster`: a real Kubernetes cluster of network namespaces (`cluster.rs`, docs/cluster.md);
+//! - `plugin`: the CNI plugin as it is shipped (`plugin.rs`);
 //! - `image`: Portolan's container image, without a registry or a build tool for containers;
 //! - `conformance`: Kubernetes' own end-to-end tests against such a cluster (`conformance.rs`).
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -22,6 +23,7 @@ mod image;
 mod layers;
 mod links;
 mod paths;
+mod plugin;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -33,9 +35,10 @@ fn main() -> ExitCode {
         ["man", folder] => man(&root(), Path::new(folder)),
         ["cluster", rest @ ..] => return exit(cluster::run(rest)),
         ["conformance", rest @ ..] => return exit(conformance::run(rest)),
+        ["plugin", rest @ ..] => plugin::run(&root(), rest),
         ["image", rest @ ..] => image::run(&root(), rest),
         _ => Err(anyhow::anyhow!(
-            "usage: cargo xtask layers | links | man [FOLDER] | cluster … | image … | conformance …"
+            "usage: cargo xtask layers | links | man [FOLDER] | cluster … | plugin … | image … | conformance …"
         )),
     };
     exit(done.map(|said| {
@@ -60,6 +63,13 @@ fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// Cargo, for another build of this tree.
+fn cargo(root: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    portolan_cluster::without_package(&mut cargo).current_dir(root);
+    cargo
+}
+
 fn check_links(root: &Path) -> Result<String> {
     let tree = files::Tree::read(root)?;
     let mut problems = links::problems(&tree);
@@ -79,10 +89,9 @@ fn check_links(root: &Path) -> Result<String> {
 fn man(root: &Path, folder: &Path) -> Result<String> {
     let folder = root.join(folder);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let status = cargo(root)
         .args(["run", "--quiet", "--locked", "--package", "portolan", "--", "man"])
         .arg(&folder)
-        .current_dir(root)
         .status()
         .context("cannot start cargo")?;
     if !status.success() {
