@@ -191,9 +191,7 @@ impl Ports {
         let holds = self.set_held(instance, false)?;
         self.unheld.remove(instance);
         // Not soon: they must be closed when the process comes.
-        if let Err(error) = self.holder.release(&holds) {
-            tracing::warn!(%error, "ports could not be let go of; trying again later");
-        }
+        now_or_later(self.holder.release(&holds));
         Ok(())
     }
 
@@ -357,9 +355,7 @@ impl Ports {
     }
 
     fn let_go(&mut self, holds: &[Hold]) {
-        if let Err(error) = self.holder.release_soon(holds) {
-            tracing::warn!(%error, "ports could not be let go of; trying again later");
-        }
+        now_or_later(self.holder.release_soon(holds));
     }
 
     /// Writes a record of something that has happened whether it can be written or not.
@@ -413,6 +409,13 @@ impl Ports {
                 tracing::warn!(%error, "not all of them are held; trying again");
             }
         }
+    }
+}
+
+/// What is held for nobody is found by [`Ports::maintain`].
+fn now_or_later(released: Result<usize, HolderError>) {
+    if let Err(error) = released {
+        tracing::warn!(%error, "ports could not be let go of; trying again later");
     }
 }
 
