@@ -131,6 +131,19 @@ impl Node {
     /// Calls the plugin as containerd does for a Pod of this name, with the container's result unless `config` has one.
     #[track_caller]
     pub fn call(&self, command: &str, pod: &str, container: &Container, config: &Value) -> Answer {
+        self.call_on(command, pod, container, "eth0", config)
+    }
+
+    /// The same for one of the container's interfaces.
+    #[track_caller]
+    pub fn call_on(
+        &self,
+        command: &str,
+        pod: &str,
+        container: &Container,
+        interface: &str,
+        config: &Value,
+    ) -> Answer {
         let mut config = config.clone();
         if config.get("prevResult").is_none() {
             config["prevResult"] = container.result("1.1.0");
@@ -142,7 +155,7 @@ impl Node {
                 ("CNI_COMMAND", command),
                 ("CNI_CONTAINERID", &container.id),
                 ("CNI_NETNS", &container.namespace.path().to_string_lossy()),
-                ("CNI_IFNAME", "eth0"),
+                ("CNI_IFNAME", interface),
                 ("CNI_ARGS", &arguments),
                 ("CNI_PATH", "/opt/cni/bin"),
             ],

@@ -65,6 +65,35 @@ fn what_a_pod_may_not_have_is_refused_with_the_reason_and_leaves_nothing() {
 }
 
 #[test]
+fn interfaces_of_a_container_that_ask_at_once_share_its_ports() {
+    need_root!();
+    let node = Node::new();
+    for round in 0..20 {
+        let container = node.host.container();
+        let mappings =
+            json!([{"hostPort": 18080, "containerPort": 80}, {"hostPort": 18081, "containerPort": 81}]);
+        let mut config = node.config(&[("portolan.dev/ports", "http=:8080")], mappings);
+        config["prevResult"] = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.99.0.2/24"}]});
+        let all = |command: &str| {
+            let call = |interface| node.call_on(command, "lobby-0", &container, interface, &config);
+            std::thread::scope(|scope| {
+                let calls = ["eth0", "net1", "net2"].map(|interface| scope.spawn(move || call(interface)));
+                for call in calls {
+                    let answer = call.join().expect("a call");
+                    assert!(answer.success, "round {round}: {answer:?}\n{}", node.transcript());
+                }
+            });
+        };
+        all("ADD");
+        let leases = node.leases();
+        let ports: Vec<&String> = leases.values().flatten().collect();
+        assert_eq!(ports.len(), 3, "round {round}: {leases:?}");
+        all("DEL");
+        assert!(node.leases().is_empty());
+    }
+}
+
+#[test]
 fn a_pod_asks_the_node_for_its_own_ports_even_where_another_has_port_80() {
     need_root!();
     let node = Node::new();
