@@ -2,7 +2,7 @@
 //!
 //! The way of a Pod: its runtime calls the CNI plugin ([`crate::cni`]), which asks at the socket of [`server`];
 //! [`serve`] finds out what the Pod asks for ([`wanted`], [`asks`]) and whether it may ([`decide`]); the [`engine`]'s
-//! thread gives it ports and rules ([`portolan_attach`]); [`tell`] says so in annotations, a file and an Event, [`nri`]
+//! thread gives it ports and rules ([`give`], [`portolan_attach`]); [`tell`] says so in annotations, a file and an Event, [`nri`]
 //! in the containers' environment, [`self_address`] to whoever asks from inside, [`catalog`] in a registry.
 //! [`reconcile`] compares it all with what should be, at the start and from then on.
 //!
@@ -18,6 +18,8 @@ mod counters;
 mod decide;
 mod directory;
 mod engine;
+mod failure;
+mod give;
 mod http;
 mod inject;
 mod localhost;
