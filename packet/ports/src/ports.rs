@@ -7,16 +7,9 @@
 //! Everything blocks, for a fraction of a millisecond (one bind and one fdatasync), and takes `&mut self`: one thread
 //! owns it and others send it their requests.
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    os::fd::{BorrowedFd, OwnedFd},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs::File, path::PathBuf, time::Duration};
 
-use ipnet::IpNet;
-use portolan_model::{Incarnation, InstanceId, Mapping, PortName, PortRequest, Protocol, PublishedPort};
+use portolan_model::{Incarnation, InstanceId, PortName, PortRequest, Protocol, PublishedPort};
 use portolan_netlink::step;
 
 use crate::{
@@ -31,14 +24,15 @@ use crate::{
     pool::Pools,
     replay::{Record, millis, snapshot},
     reserve::Reservation,
-    usage::Usage,
 };
 
 mod activate;
 mod error;
+mod look;
 mod maintain;
 mod open;
 mod policy;
+mod sockets;
 mod turn;
 
 pub use activate::Activated;
@@ -152,14 +146,6 @@ impl Ports {
         }
     }
 
-    /// What should be held for a lease and is not. The holder is asked.
-    pub fn missing(&mut self, lease: &Lease) -> Result<Vec<Hold>, PortsError> {
-        if !lease.held {
-            return Ok(Vec::new());
-        }
-        Ok(crate::compare::difference(&lease.holds(), &self.holder.list()?))
-    }
-
     /// Ends a lease: its ports are let go of and go into quarantine. Answers what it was; `None` when there is no such
     /// lease, also when the instance has a newer incarnation: a late or repeated release is no error.
     ///
@@ -183,94 +169,6 @@ impl Ports {
         self.allocator.release(instance, &lease.ports, now);
         self.after_change();
         Some(lease)
-    }
-
-    /// Lets go of the sockets of an instance on the host's network, right before its process binds them. The lease
-    /// stays, and `ip_local_reserved_ports` keeps clients away meanwhile.
-    pub fn give_up_hold(&mut self, instance: &InstanceId) -> Result<(), PortsError> {
-        let holds = self.set_held(instance, false)?;
-        self.unheld.remove(instance);
-        // Not soon: they must be closed when the process comes.
-        now_or_later(self.holder.release(&holds));
-        Ok(())
-    }
-
-    /// Holds the ports again, after the process has ended. `false` when something still has one of them, such as
-    /// connections in TIME_WAIT or a child of the process: [`Ports::maintain`] goes on trying.
-    pub fn hold_again(&mut self, instance: &InstanceId) -> Result<bool, PortsError> {
-        let holds = self.set_held(instance, true)?;
-        self.hold_missing(instance, &holds)
-    }
-
-    /// The socket of a held port, for a relay: [`HolderClient::borrow`].
-    pub fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, PortsError> {
-        Ok(self.holder.borrow(hold)?)
-    }
-
-    /// Ends a [`Ports::borrow`].
-    pub fn give_back(&mut self, hold: Hold) -> Result<(), PortsError> {
-        Ok(self.holder.give_back(hold)?)
-    }
-
-    /// Leaves a descriptor with the holder for a later process: [`HolderClient::keep`].
-    pub fn keep(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), PortsError> {
-        Ok(self.holder.keep(name, descriptor)?)
-    }
-
-    /// What an earlier process has [left](Ports::keep).
-    pub fn kept(&mut self, name: &str) -> Result<Option<OwnedFd>, PortsError> {
-        Ok(self.holder.kept(name)?)
-    }
-
-    /// All leases, by name.
-    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
-        self.leases.values()
-    }
-
-    /// The mappings of all leases but this instance's, in no order.
-    pub fn mappings_except(&self, instance: Option<&InstanceId>) -> Vec<Mapping> {
-        self.leases.mappings_except(instance)
-    }
-
-    /// The networks that instances' addresses are in when others have made them, or were since the start.
-    pub const fn networks(&self) -> &BTreeSet<IpNet> {
-        self.leases.networks()
-    }
-
-    /// Those of [`Ports::mappings_except`] that lead to an instance which one of `these` leads to, or share a port with
-    /// one of them.
-    pub fn mappings_concerned(&self, instance: &InstanceId, these: &[Mapping]) -> Vec<Mapping> {
-        self.leases.mappings_concerned(instance, these)
-    }
-
-    /// The leases of a container of a runtime.
-    pub fn of_container(&self, container: &str) -> Vec<&Lease> {
-        self.leases.of_container(container)
-    }
-
-    /// The lease of an instance.
-    pub fn get(&self, instance: &InstanceId) -> Option<&Lease> {
-        self.leases.get(instance)
-    }
-
-    /// The instances whose ports should be held and are not, because something else has one of them.
-    pub fn unheld(&self) -> impl Iterator<Item = &InstanceId> {
-        self.unheld.iter()
-    }
-
-    /// How full each pool is.
-    pub fn usage(&mut self) -> Vec<Usage> {
-        self.allocator.usage(since_boot())
-    }
-
-    /// Where the holder is reached: for a process that takes its sockets itself.
-    pub fn holder_socket(&self) -> &std::path::Path {
-        self.holder.socket()
-    }
-
-    /// The holder processes.
-    pub fn holder_pids(&self) -> Vec<u32> {
-        self.holder.pids()
     }
 
     /// The same ports for the next life of an instance, or for the same one that asks twice.
@@ -322,36 +220,6 @@ impl Ports {
             last = failures;
         }
         Err(HoldError::Refused(last).into())
-    }
-
-    /// Marks a lease as held or not, first in the journal; answers what it holds.
-    fn set_held(&mut self, instance: &InstanceId, held: bool) -> Result<Vec<Hold>, PortsError> {
-        self.catch_up()?;
-        let unknown = || PortsError::Unknown { instance: instance.clone() };
-        let lease = self.leases.get_mut(instance).ok_or_else(unknown)?;
-        if lease.held != held {
-            let incarnation = lease.request.incarnation.clone();
-            self.journal.append(&[Record::Held { instance: instance.clone(), incarnation, held }])?;
-            lease.held = held;
-        }
-        Ok(lease.holds())
-    }
-
-    /// Holds what is not held of a lease, and notes whether that was possible.
-    fn hold_missing(&mut self, instance: &InstanceId, holds: &[Hold]) -> Result<bool, PortsError> {
-        let held = self.holder.list()?;
-        let missing = crate::compare::difference(holds, &held);
-        match self.holder.hold(&missing) {
-            Ok(()) => {
-                self.unheld.remove(instance);
-                Ok(true)
-            }
-            Err(HoldError::Refused(failures)) if failures.iter().all(Failure::is_taken) => {
-                self.unheld.insert(instance.clone());
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn let_go(&mut self, holds: &[Hold]) {

@@ -2,8 +2,8 @@
 //!
 //! The way of a Pod: its runtime calls the CNI plugin ([`crate::cni`]), which asks at the socket of [`server`];
 //! [`serve`] finds out what the Pod asks for ([`wanted`], [`asks`]) and whether it may ([`decide`]); the [`engine`]'s
-//! thread gives it ports and rules ([`give`], [`portolan_attach`]); [`tell`] says so in annotations, a file and an Event, [`nri`]
-//! in the containers' environment, [`self_address`] to whoever asks from inside, [`catalog`] in a registry.
+//! thread gives it ports and rules ([`give`], [`portolan_attach`]); [`tell`] says so in annotations, a file and an Event,
+//! [`nri`] in the containers' environment, [`self_address`] to whoever asks from inside, [`catalog`] in a registry.
 //! [`reconcile`] compares it all with what should be, at the start and from then on.
 //!
 //! Ended, by a signal or a crash, it leaves rules, holds and leases behind for the next one: no connection notices.
