@@ -8,12 +8,14 @@
 
 mod bind;
 mod client;
+mod error;
 mod held;
 mod serve;
 mod shard;
 mod spares;
 pub mod wire;
 
-pub use client::{HoldError, HolderClient, HolderMode};
+pub use client::{HolderClient, HolderMode};
+pub use error::HoldError;
 pub use serve::{ABANDONED, IDLE, ServeError, ServeOptions, serve};
 pub use shard::HolderError;

@@ -2,8 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fmt,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Child,
     time::Duration,
@@ -12,10 +11,13 @@ use std::{
 use portolan_model::PortRange;
 
 use super::{
+    error::HoldError,
     shard::{HolderError, Program, Shard},
-    wire::{Failure, Reply, Request},
+    wire::{Reply, Request},
 };
 use crate::hold::Hold;
+
+mod lend;
 
 /// Processes at most. With a limit of 1,024 open files, the lowest in use, that is some 16,000 sockets; with the
 /// 20,000 and more that are usual it is every port of every protocol.
@@ -49,47 +51,6 @@ pub struct HolderClient {
     lost: bool,
     /// Holders that ended, to be waited for.
     ended: Vec<Child>,
-}
-
-/// Why ports are not held.
-#[derive(Debug, thiserror::Error)]
-pub enum HoldError {
-    /// The kernel refused some of them; none is held.
-    #[error("{}", Failures(.0))]
-    Refused(Vec<Failure>),
-    /// All holders together have no room.
-    #[error("cannot hold {wanted} more ports: {} limit of open files; raise it (ulimit -Hn, LimitNOFILE=)", processes(*.holders))]
-    Full {
-        /// Sockets that were to be added.
-        wanted: usize,
-        /// How many processes there are at most.
-        holders: usize,
-    },
-    /// A holder could not be asked.
-    #[error(transparent)]
-    Holder(#[from] HolderError),
-}
-
-fn processes(holders: usize) -> String {
-    if holders == 1 {
-        "the holder has reached its".to_owned()
-    } else {
-        format!("{holders} holder processes have reached their")
-    }
-}
-
-struct Failures<'a>(&'a [Failure]);
-
-impl fmt::Display for Failures<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(first) = self.0.first() else { return f.write_str("cannot bind") };
-        let on = first.address.map(|address| format!(" on {address}")).unwrap_or_default();
-        write!(f, "cannot bind {}/{}{on}: {}", first.port, first.protocol, first.error())?;
-        match self.0.len() {
-            1 => Ok(()),
-            n => write!(f, " (and {} more)", n - 1),
-        }
-    }
 }
 
 impl HolderClient {
@@ -228,74 +189,9 @@ impl HolderClient {
         Ok(sum)
     }
 
-    /// A duplicate of the socket of one held port (the first of `hold`), which the holder keeps: for a relay that
-    /// listens on the very socket that holds the port. `None` when it is not held, or the kernel has no sockets of the
-    /// protocol.
-    ///
-    /// Both descriptors are one socket: what is done to one is done to the other. When this client's connection ends,
-    /// the holder makes a socket that listens into one that is only bound, so that nobody waits for an answer of a
-    /// relay that is gone.
-    pub fn borrow(&mut self, hold: Hold) -> Result<Option<OwnedFd>, HolderError> {
-        self.get(&Request::Borrow(hold))
-    }
-
-    /// Ends a [`HolderClient::borrow`]: the socket is only bound again.
-    pub fn give_back(&mut self, hold: Hold) -> Result<(), HolderError> {
-        for number in self.present() {
-            match self.ask(number, &Request::GiveBack(hold)) {
-                Ok((Reply::Done { .. }, _)) | Err(HolderError::Lost { .. }) => {}
-                Ok((answer, _)) => return Err(self.confused(number, &answer)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over the socket of one held port (the first of `hold`), bound and not yet listening: for socket
-    /// activation without a gap. `None` when it is not held, or the kernel has no sockets of the protocol.
-    pub fn take(&mut self, hold: Hold) -> Result<Option<OwnedFd>, HolderError> {
-        self.get(&Request::Take(hold))
-    }
-
-    fn get(&mut self, request: &Request) -> Result<Option<OwnedFd>, HolderError> {
-        for number in self.present() {
-            match self.ask(number, request) {
-                Ok((Reply::Taken { .. }, fd)) => return Ok(fd),
-                Ok((Reply::Refused(_), _)) | Err(HolderError::Lost { .. }) => {}
-                Ok((answer, _)) => return Err(self.confused(number, &answer)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
     /// How many ports were held when this client connected.
     pub fn found(&self) -> usize {
         self.shards.iter().flatten().map(|shard| shard.held).sum()
-    }
-
-    /// Leaves a descriptor with the first holder for a later process, in place of what has this name. A holder of an
-    /// earlier version keeps nothing.
-    pub fn keep(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), HolderError> {
-        let shard = self.shard(0)?;
-        if !shard.keeps {
-            return Ok(());
-        }
-        match shard.ask_with(&Request::Keep(name.to_owned()), Some(descriptor))? {
-            (Reply::Done { .. }, _) => Ok(()),
-            (answer, _) => Err(self.confused(0, &answer)),
-        }
-    }
-
-    /// What an earlier process has [left](HolderClient::keep).
-    pub fn kept(&mut self, name: &str) -> Result<Option<OwnedFd>, HolderError> {
-        if !self.shard(0)?.keeps {
-            return Ok(None);
-        }
-        match self.ask(0, &Request::Kept(name.to_owned()))? {
-            (Reply::Taken { .. }, fd) => Ok(fd),
-            (answer, _) => Err(self.confused(0, &answer)),
-        }
     }
 
     /// Ends every holder, and with them every hold.

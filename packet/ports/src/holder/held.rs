@@ -28,8 +28,6 @@ pub(super) struct Held {
     closing: BTreeMap<Key, OwnedFd>,
     spares: Spares,
     binder: Binder,
-    /// Held since the last answer, and not in `by_port` yet.
-    arrived: Bound,
     /// Of all that is held.
     sockets: usize,
     limit: usize,
@@ -44,7 +42,6 @@ impl Held {
             closing: BTreeMap::new(),
             spares: Spares::default(),
             binder: Binder::default(),
-            arrived: Bound::new(),
             sockets: 0,
             limit,
         }
@@ -65,11 +62,23 @@ impl Held {
         self.limit.saturating_sub(self.sockets)
     }
 
-    /// Holds all of these, or none and says why. After the answer they are put in order: [`Held::settle`].
-    pub(super) fn hold(&mut self, holds: &[Hold]) -> Reply {
+    /// Holds all of these, or none and says why, by `answer`: whoever asked does not wait until they are in order here.
+    pub(super) fn hold<T>(&mut self, holds: &[Hold], answer: impl FnOnce(Reply) -> T) -> T {
+        match self.bound(holds) {
+            Ok(bound) => {
+                let done = answer(Reply::Done { count: bound.len(), room: self.room() });
+                self.by_port.extend(bound);
+                done
+            }
+            Err(refused) => answer(refused),
+        }
+    }
+
+    /// Sockets for those of these that are not held yet, and counts them; or none and why.
+    fn bound(&mut self, holds: &[Hold]) -> Result<Bound, Reply> {
         let wanted: Vec<Key> = holds.iter().flat_map(|hold| self.not_held(*hold)).collect();
         if wanted.len() > self.room() {
-            return Reply::Full { room: self.room() };
+            return Err(Reply::Full { room: self.room() });
         }
         if self.sockets + self.closing.len() + self.spares.count() + wanted.len() > self.limit {
             self.closing.clear();
@@ -79,7 +88,7 @@ impl Held {
         let (mut again, mut new) = (Vec::new(), Vec::new());
         for key in wanted {
             match self.closing.remove(&key) {
-                Some(socket) => again.push((key, socket)),
+                Some(socket) => again.push((key, Some(socket))),
                 None => new.push(key),
             }
         }
@@ -91,19 +100,12 @@ impl Held {
             (bound, failures) = self.bind(&new);
         }
         if !failures.is_empty() {
-            self.closing.extend(again);
-            return Reply::Refused(failures);
+            self.closing.extend(again.into_iter().filter_map(|(key, socket)| Some((key, socket?))));
+            return Err(Reply::Refused(failures));
         }
-        let count = again.len() + bound.len();
-        self.sockets += again.len() + bound.iter().filter(|(_, socket)| socket.is_some()).count();
-        self.arrived = bound;
-        self.arrived.extend(again.into_iter().map(|(key, socket)| (key, Some(socket))));
-        Reply::Done { count, room: self.room() }
-    }
-
-    /// Must follow [`Held::hold`] before anything else is asked; whoever asked has the answer meanwhile.
-    pub(super) fn settle(&mut self) {
-        self.by_port.extend(self.arrived.drain(..));
+        bound.append(&mut again);
+        self.sockets += bound.iter().filter(|(_, socket)| socket.is_some()).count();
+        Ok(bound)
     }
 
     fn not_held(&self, hold: Hold) -> impl Iterator<Item = Key> {

@@ -299,16 +299,21 @@ impl Server {
                 Request::GiveBack(hold) => connection.lent.retain(|lent| lent != hold),
                 _ => {}
             }
-            let (reply, fd) = self.answer(request, fd);
-            let sent = send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd));
-            self.held.settle();
-            if sent.is_err() {
+            let say =
+                |reply, fd: Option<OwnedFd>| send(&connection.stream, &reply, fd.as_ref().map(AsFd::as_fd));
+            if self.answer(request, fd, say).is_err() {
                 return false;
             }
         }
     }
 
-    fn answer(&mut self, request: Request, fd: Option<OwnedFd>) -> (Reply, Option<OwnedFd>) {
+    /// Does it, and says what came of it.
+    fn answer<T>(
+        &mut self,
+        request: Request,
+        fd: Option<OwnedFd>,
+        say: impl FnOnce(Reply, Option<OwnedFd>) -> T,
+    ) -> T {
         let reply = match request {
             Request::Hello => Reply::Hello {
                 version: VERSION,
@@ -318,7 +323,7 @@ impl Server {
                 keeps: true,
                 soon: true,
             },
-            Request::Hold(holds) => self.held.hold(&holds),
+            Request::Hold(holds) => return self.held.hold(&holds, |reply| say(reply, None)),
             Request::Release(holds) => {
                 let count = self.held.release(&holds);
                 Reply::Done { count, room: self.held.room() }
@@ -328,8 +333,14 @@ impl Server {
                 Reply::Done { count, room: self.held.room() }
             }
             Request::List => Reply::Holds(self.held.list()),
-            Request::Take(hold) => return self.held.take(hold),
-            Request::Borrow(hold) => return self.held.borrow(hold),
+            Request::Take(hold) => {
+                let (reply, socket) = self.held.take(hold);
+                return say(reply, socket);
+            }
+            Request::Borrow(hold) => {
+                let (reply, socket) = self.held.borrow(hold);
+                return say(reply, socket);
+            }
             Request::GiveBack(hold) => {
                 self.held.give_back(hold);
                 Reply::Done { count: 1, room: self.held.room() }
@@ -341,14 +352,14 @@ impl Server {
             Request::Kept(name) => {
                 let kept = self.kept.iter().find(|(own, _)| *own == name);
                 let copy = kept.and_then(|(_, fd)| fd.try_clone().ok());
-                return (Reply::Taken { socket: copy.is_some() }, copy);
+                return say(Reply::Taken { socket: copy.is_some() }, copy);
             }
             Request::Shutdown => {
                 self.ending = true;
                 Reply::Done { count: self.held.count(), room: 0 }
             }
         };
-        (reply, None)
+        say(reply, None)
     }
 
     fn keep(&mut self, name: String, fd: Option<OwnedFd>) {
