@@ -36,6 +36,8 @@ const SINGLE: usize = 6;
 const AT_ONCE: usize = 60;
 /// How long Pods may take until they are all ready, and until they are gone.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Where containerd has a folder for each sandbox, also for those that have ended.
+const SANDBOXES: &str = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes";
 
 /// What Pods ask for: what it is called, and the annotation.
 const PLAIN: (&str, Option<&str>) = ("without Portolan", None);
@@ -95,7 +97,8 @@ fn measure_on(cluster: &Cluster, options: Options) -> Result<String> {
          On a cluster of two nodes (docs/cluster.md), from the API server's news of the Pod to its container's first\n\
          command, and to the Pod's being ready, which kubelet finds out once a second. Without Portolan the cluster has\n\
          portmap, as most have. One after the other:\n\n{}\n\
-         {AT_ONCE} Pods at once, from the first to the last of them; on two cores, which is what it takes:\n\n{}",
+         {AT_ONCE} Pods at once, from the first to the last of them, when kubelet has removed what was left of those before;\n\
+         on two cores, which is what it takes:\n\n{}",
         table(&single, |started| [&started.first_command, &started.ready]),
         table(&many, |started| [&started.all_run, &started.all_ready]),
     ))
@@ -217,6 +220,9 @@ impl<'a> Bench<'a> {
 
     /// Pods at once, as a round of its own.
     fn run(&self, way: (&str, Option<&str>), count: usize, started: &mut Started) -> Result<()> {
+        if count == AT_ONCE {
+            self.wait_for_quiet()?;
+        }
         for samples in [&mut started.all_run, &mut started.all_ready] {
             samples.begin_round();
         }
@@ -253,6 +259,27 @@ impl<'a> Bench<'a> {
         self.cluster
             .nodes()
             .try_for_each(|node| node.run(["rm", "-rf", &self.folder.display().to_string()]).map(drop))
+    }
+
+    /// Waits until no sandbox is left of Pods that are gone. kubelet removes them once a minute, 60 of them with as many
+    /// calls of every CNI plugin: whoever starts Pods in that moment would pay for those before.
+    fn wait_for_quiet(&self) -> Result<()> {
+        let deadline = now() + PATIENCE;
+        let pods = ["get", "pods", "--all-namespaces", "--output", "name"];
+        let living = self.cluster.run_kubectl(&pods)?.lines().count();
+        loop {
+            let mut all = 0;
+            for node in self.cluster.nodes() {
+                all += node.run(["ls", SANDBOXES])?.lines().count();
+            }
+            if all <= living {
+                return Ok(());
+            }
+            if now() > deadline {
+                bail!("{all} sandboxes for {living} Pods: kubelet does not remove those that have ended");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     /// Reads news until all are so.
