@@ -98,14 +98,11 @@ impl Call {
         }
         let settings = config.part()?;
         let task = match command {
-            Command::Add | Command::Check => {
-                config.part::<Options>()?.check()?;
-                let request = add_request(environment, &parts, runtime.unwrap_or_default())?;
-                match command {
-                    Command::Add => Task::Add { request, result: previous(&parts)?.to_owned() },
-                    _ => Task::Check(request),
-                }
+            Command::Add => {
+                let request = add_request(environment, &config, &parts, runtime)?;
+                Task::Add { request, result: previous(&parts)?.to_owned() }
             }
+            Command::Check => Task::Check(add_request(environment, &config, &parts, runtime)?),
             Command::Del => {
                 let pod = arguments::pod(environment.arguments());
                 Task::Del { attachment: attachment(environment, &parts)?, pod }
@@ -146,11 +143,14 @@ fn previous<'a>(parts: &Parts<'a>) -> Result<&'a RawValue, CniError> {
 
 fn add_request(
     environment: &Environment,
+    config: &Config<'_>,
     parts: &Parts<'_>,
-    runtime: Runtime<'_>,
+    runtime: Option<Runtime<'_>>,
 ) -> Result<AddRequest, CniError> {
     let attachment = attachment(environment, parts)?;
     let netns = environment.netns()?.to_owned();
+    config.part::<Options>()?.check()?;
+    let runtime = runtime.unwrap_or_default();
     let pod = arguments::pod(environment.arguments());
     let mut ports = runtime.mappings.unwrap_or_default().check()?;
     if pod.is_some() {

@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{CniError, code, mappings::Mappings};
+use crate::{CniError, code, mappings::Mappings, text::Text};
 
 const RUNTIME: &str = "runtimeConfig";
 
@@ -78,7 +78,7 @@ impl<'de, R: Deserialize<'de>> Visitor<'de> for Keys<R> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut values, mut runtime) = (Vec::new(), None);
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(Text(key)) = map.next_key()? {
             if key != RUNTIME {
                 values.push((key, map.next_value()?));
             } else if runtime.replace(map.next_value()?).is_some() {
@@ -88,7 +88,3 @@ impl<'de, R: Deserialize<'de>> Visitor<'de> for Keys<R> {
         Ok(Both(Config(values), runtime.flatten()))
     }
 }
-
-/// Borrowed where no character of it is escaped: serde does that for a field, and not for a key by itself.
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);

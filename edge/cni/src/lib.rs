@@ -22,6 +22,7 @@ mod mappings;
 mod portmap;
 mod result;
 mod settings;
+mod text;
 mod version;
 
 pub use call::{Call, Task};

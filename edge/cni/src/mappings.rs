@@ -1,11 +1,11 @@
 //! `runtimeConfig.portMappings`: what the runtime wants mapped (CNI conventions, "port mappings").
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use portolan_model::{Protocol, StaticPort};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{CniError, code};
+use crate::{CniError, code, text::Text};
 
 /// The entries as they come, not checked yet.
 #[derive(Debug, Default, Deserialize)]
@@ -39,10 +39,6 @@ struct Entry<'a> {
     #[serde(rename = "hostIP", alias = "HostIP", borrow)]
     host_ip: Option<Text<'a>>,
 }
-
-/// A string that is borrowed where it can be, also in an `Option`.
-#[derive(Debug, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Entry<'_> {
     fn check(self) -> Result<StaticPort, CniError> {
