@@ -71,14 +71,14 @@ fn measure_on(cluster: &Cluster, options: Options) -> Result<String> {
     let mut single: Vec<(&str, Started)> = vec![(PLAIN.0, Started::default())];
     let mut many: Vec<(&str, Started)> = vec![(PLAIN.0, Started::default())];
     // Once for nothing: programs and images are in memory then.
-    bench.run(PLAIN, 2, &mut Started::default())?;
+    bench.start(PLAIN, 2, &mut Started::default())?;
     for _ in 0..rounds {
         bench.one_by_one(PLAIN, &mut single[0].1)?;
-        bench.run(PLAIN, AT_ONCE, &mut many[0].1)?;
+        bench.at_once(PLAIN, &mut many[0].1)?;
     }
     install(cluster)?;
     for way in WAYS {
-        bench.run(way, 1, &mut Started::default())?;
+        bench.start(way, 1, &mut Started::default())?;
         single.push((way.0, Started::default()));
     }
     for way in &WAYS[..2] {
@@ -89,7 +89,7 @@ fn measure_on(cluster: &Cluster, options: Options) -> Result<String> {
             bench.one_by_one(way, started)?;
         }
         for (way, (_, started)) in WAYS.into_iter().zip(&mut many[1..]) {
-            bench.run(way, AT_ONCE, started)?;
+            bench.at_once(way, started)?;
         }
     }
     Ok(format!(
@@ -219,14 +219,12 @@ impl<'a> Bench<'a> {
     }
 
     /// Pods at once, as a round of its own.
-    fn run(&self, way: (&str, Option<&str>), count: usize, started: &mut Started) -> Result<()> {
-        if count == AT_ONCE {
-            self.wait_for_quiet()?;
-        }
+    fn at_once(&self, way: (&str, Option<&str>), started: &mut Started) -> Result<()> {
+        self.wait_for_quiet()?;
         for samples in [&mut started.all_run, &mut started.all_ready] {
             samples.begin_round();
         }
-        self.start(way, count, started)
+        self.start(way, AT_ONCE, started)
     }
 
     /// Starts Pods, waits until they are ready, and until they are gone.
